@@ -1,0 +1,22 @@
+# One command from a clone to a served model. Everything is done by tools/ with the machine's own Python; see `make help`.
+# A Python that is not called python3:  make up PYTHON=/path/to/python3.12
+# Options for pytest:                   make test ARGS="-k secret"
+
+PYTHON ?= python3
+ARGS ?=
+RUN = @$(PYTHON) -m tools
+
+.PHONY: help setup up down test test-fast lint clean
+
+help:
+	@echo "make up         set this machine up and bring the local stack up: ends with an endpoint to talk to"
+	@echo "make down       destroy the local stack and stop the local cloud; builds and Volumes stay"
+	@echo "make setup      only the set-up: Python packages, Pulumi CLI, runsc"
+	@echo "make test       all tests;  make test-fast: those of less than a minute;  make lint: ruff, mypy, import-linter"
+	@echo "make clean      remove what set-up made in this checkout"
+
+setup up down lint clean:
+	$(RUN) $@
+
+test test-fast:
+	$(RUN) $@ $(ARGS)

@@ -1,0 +1,1 @@
+"""Containers: what runs the code of deployed Apps, and for how long."""

@@ -1,0 +1,231 @@
+"""Containers under gVisor's runsc: mounts at their true paths and a network of their own, without root.
+
+gVisor is what Modal itself runs containers on. The shape here is one that gVisor can checkpoint: `--network=none`, the API as a unix
+socket in a bound directory, HTTP by a forwarder that is exec'd after the start, output by pipes.
+
+    RUN/ta-.../            the task's directory
+      modal/               /__modal in the container: api.sock, args.bin
+      in/                  /__in in the container: forwarder.py, in.sock
+      bundle/              config.json and the rootfs skeleton
+      state/               runsc's --root
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from . import forwarder, rootfs
+from .environment import merged, place_environment
+from .host_process import HostProcess, launcher_argv
+from .interpreter import needed_paths
+from .spec import TASK_DIRECTORY, Bind, ContainerSpec, OnOutput, StartError
+
+__all__ = ["RunscRuntime"]
+
+SYSTEM_PATHS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+INGRESS_DIRECTORY = "/__in"
+CONTAINER_ID = "c"
+"""Every container has a state directory of its own, so they can all have one short id (socket paths end at 108 bytes)."""
+
+FORWARDER_RESTART = 0.5
+"""Seconds between the end of a forwarder and the next one."""
+
+REFUSAL_WAIT = 0.25
+"""Seconds in which the forwarder closes a connection that the server in the container refuses."""
+
+
+class RunscRuntime:
+    """Starts containers with one runsc binary."""
+
+    name = "runsc"
+
+    def __init__(self, binary: Path) -> None:
+        self.binary = binary
+
+    async def start(self, spec: ContainerSpec, on_output: OnOutput) -> RunscContainer:
+        """Writes the bundle and runs it in the foreground: the CLI's life, pipes and exit code are the container's."""
+        for name in ("modal", "in", "bundle/rootfs", "state"):
+            (spec.directory / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        (spec.directory / "in" / "forwarder.py").write_bytes(Path(forwarder.__file__).read_bytes())
+        config = await asyncio.to_thread(_config, spec)
+        (spec.directory / "bundle" / "config.json").write_text(json.dumps(config))
+        runsc = [
+            str(self.binary), "--root", str(spec.directory / "state"), "--ignore-cgroups", "--overlay2=none",
+            "--network=none", "--host-uds=all",
+        ]  # fmt: skip
+        run = [*_namespaces(), *runsc, "run", "--bundle", str(spec.directory / "bundle"), CONTAINER_ID]
+        try:
+            process = await HostProcess.start(launcher_argv("bound", str(os.getpid()), *run), on_output)
+        except OSError as error:
+            raise StartError(f"could not start {self.binary}: {error}") from error
+        return RunscContainer(spec, runsc, process, on_output)
+
+
+class RunscContainer:
+    """A container that `runsc run` keeps in the foreground."""
+
+    def __init__(self, spec: ContainerSpec, runsc: list[str], process: HostProcess, on_output: OnOutput) -> None:
+        self._spec = spec
+        self._runsc = runsc
+        self._process = process
+        self._on_output = on_output
+        self._forwarding: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def pid(self) -> int:
+        """Of the CLI; the sandbox dies with it."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """The main process's exit code. gVisor reports a signal as 128 + number, as a shell does."""
+        code = await self._process.wait()
+        for task in self._forwarding.values():
+            task.cancel()
+        return 128 - code if code > 128 else code
+
+    def terminate(self) -> None:
+        """SIGTERM, by `runsc kill`: the CLI does not pass signals on."""
+        self._send("TERM")
+
+    def interrupt(self) -> None:
+        """SIGINT, by `runsc kill`."""
+        self._send("INT")
+
+    def kill(self) -> None:
+        """The sandbox and its file server die with the CLI."""
+        self._process.signal(signal.SIGKILL)
+
+    async def connector(self, port: int) -> aiohttp.BaseConnector:
+        """Starts the port's forwarder and waits for its socket."""
+        path = self._socket(port)
+        if port not in self._forwarding:
+            self._forwarding[port] = asyncio.create_task(self._forward(port))
+        while not _connects(path):
+            await asyncio.sleep(0.01)
+        return aiohttp.UnixConnector(str(path), force_close=True, limit=0)
+
+    async def listens(self, port: int) -> bool:
+        """The forwarder accepts every connection, and closes it at once when the server does not."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._socket(port)))
+        except OSError:
+            return False
+        try:
+            async with asyncio.timeout(REFUSAL_WAIT):
+                return bool(await reader.read(1))
+        except TimeoutError:
+            return True
+        finally:
+            writer.close()
+
+    def _send(self, name: str) -> None:
+        async def send() -> None:
+            process = await HostProcess.start([*self._runsc, "kill", CONTAINER_ID, name], _unheard)
+            await process.wait()
+
+        self._sending = asyncio.create_task(send())
+
+    def _socket(self, port: int) -> Path:
+        return self._spec.directory / "in" / f"{port}.sock"
+
+    async def _forward(self, port: int) -> None:
+        inside = f"{INGRESS_DIRECTORY}/{port}.sock"
+        script = f"{INGRESS_DIRECTORY}/forwarder.py"
+        command = [*self._runsc, "exec", CONTAINER_ID, sys.executable, "-I", "-S", script, inside, str(port)]
+        said: deque[bytes] = deque(maxlen=1)
+        while not self._process.ended:
+            process = await HostProcess.start(
+                launcher_argv("bound", str(os.getpid()), *command), lambda _, lines: said.extend(lines.splitlines(keepends=True))
+            )
+            try:
+                await process.wait()
+            finally:
+                process.signal(signal.SIGKILL)
+            await asyncio.sleep(FORWARDER_RESTART)
+            if said and not self._process.ended:
+                self._on_output(2, b"the forwarder of port %d ended and is started again: %s" % (port, said.pop()))
+
+
+def _unheard(_descriptor: int, _lines: bytes) -> None:
+    """A signal that comes too late is no news: the container's end is seen by itself."""
+
+
+def _namespaces() -> list[str]:
+    """root gets a mount namespace, so that runsc's pinned namespaces vanish with it; everybody else becomes root of a user namespace."""
+    unshare = shutil.which("unshare") or "/usr/bin/unshare"
+    return [unshare, "--mount"] if has_sys_admin() else [unshare, "--user", "--map-root-user"]
+
+
+def has_sys_admin() -> bool:
+    """Whether this process has CAP_SYS_ADMIN (bit 21, linux/capability.h) in effect."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> 21 & 1)
+    return False
+
+
+def _config(spec: ContainerSpec) -> dict[str, Any]:
+    root = spec.directory / "bundle" / "rootfs"
+    binds = rootfs.expose(root, [*map(Path, SYSTEM_PATHS), *needed_paths()])
+    if spec.source_tree is not None:
+        binds += rootfs.source_binds(spec.source_tree)
+    binds += spec.volumes
+    binds += [
+        Bind(spec.directory / "modal", TASK_DIRECTORY, read_only=False),
+        Bind(spec.directory / "in", INGRESS_DIRECTORY, read_only=False),
+    ]
+    for directory in ("proc", "sys", "dev", "tmp", "run", spec.workdir.lstrip("/"), "root"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+    mounts = [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},
+        {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+        *(_oci_mount(bind) for bind in rootfs.lay_out(root, binds)),
+    ]
+    return {
+        "ociVersion": "1.0.0",
+        "hostname": "modal",
+        "root": {"path": str(root)},
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": list(spec.argv),
+            "env": [f"{name}={value}" for name, value in _environment(spec).items()],
+            "cwd": spec.workdir,
+        },
+        "mounts": mounts,
+        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]},
+    }
+
+
+def _environment(spec: ContainerSpec) -> Mapping[str, str]:
+    return merged(place_environment(), spec.env)
+
+
+def _oci_mount(bind: Bind) -> dict[str, Any]:
+    options = ["rbind", "ro"] if bind.read_only else ["rbind"]
+    return {"destination": bind.target, "type": "bind", "source": str(bind.source), "options": options}
+
+
+def _connects(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe, contextlib.suppress(OSError):
+        probe.connect(str(path))
+        return True
+    return False
+
+

@@ -1,0 +1,252 @@
+"""The life of one task: started, ready, draining, stopping, ended. What differs between servers and functions is in the subclasses.
+
+    STARTING --hello, port open--> READY --end()--> DRAINING --idle or grace over--> STOPPING --exit--> ENDED
+        |            (any state: the container exits, or is killed)                                      ^
+        +----------------------------------------------------------------------------------------------+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..state.ports import Definition, Launch, LaunchError, Ledger, Task, Wire
+from .environment import entrypoint_argv
+from .runtime import Runtimes
+from .spec import Bind, Container, ContainerSpec, Runtime, StartError
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["STOP_TIMEOUT", "Platform", "Stage", "Worker"]
+
+STOP_TIMEOUT = 30.0
+"""Seconds between SIGTERM (SIGINT for functions) and SIGKILL. Source: modal.com/docs/guide/servers and modal/exception.py."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What every task needs from the layers around it."""
+
+    ledger: Ledger
+    wire: Wire
+    runtimes: Runtimes
+    run_directory: Path
+    """Short (unix socket paths end at 107 bytes), 0700: a directory for each task that lives."""
+
+
+class Stage(enum.Enum):
+    """How far a task has come."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class Worker:
+    """One task and its container. Created inside the event loop, where it runs until ENDED; `changed` is called at every step."""
+
+    def __init__(self, platform: Platform, task: Task, definition: Definition, changed: Callable[[], None]) -> None:
+        self.platform = platform
+        self.task = task
+        self.definition = definition
+        """As it was when the task was opened."""
+        self.changed = changed
+        self.stage = Stage.STARTING
+        self.was_ready = False
+        self.opened = self.idle_since = time.monotonic()
+        self.hello = asyncio.Event()
+        """The container's own word that its enter hooks have run (servers) or that it takes inputs (functions)."""
+        self.failure = ""
+        """Why it failed, once it has: one line."""
+        self.container: Container | None = None
+        self.drain_until = math.inf
+        """On the monotonic clock: when draining is over, whatever is in flight."""
+        self._running = asyncio.create_task(self._run(), name=f"task {task.task_id}")
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def task_id(self) -> str:
+        """`ta-...`."""
+        return self.task.task_id
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it serves, or will."""
+        return self.stage in (Stage.STARTING, Stage.READY)
+
+    def end(self, reason: str, *, grace: float = 0.0) -> None:
+        """Ends the container in order: drain for up to `grace` seconds, signal, wait, kill. A later call can only shorten the grace."""
+        self.drain_until = min(self.drain_until, time.monotonic() + grace)
+        if self._ending is not None or self.stage is Stage.ENDED:
+            return
+        self.log(f"Container {self.task_id} is stopped: {reason}.")
+        self.stage = Stage.DRAINING
+        self._ending = asyncio.create_task(self._end(), name=f"end of {self.task_id}")
+        self.changed()
+
+    def fail(self, failure: str) -> None:
+        """Ends the container at once because of `failure`, which becomes the task's result. The first failure counts."""
+        self.failure = self.failure or failure
+        self.stage = Stage.STOPPING if self.stage is not Stage.ENDED else self.stage
+        if self.container is not None:
+            self.container.kill()
+
+    def reported_failure(self, message: str) -> None:
+        """The container's TaskResult: its own account, and truer than the exit code 0 that follows it (observed with modal 1.6.4)."""
+        self.failure = self.failure or message or "the container reported a failure without a message"
+        if self.is_live:
+            self.stage = Stage.STOPPING
+            self.changed()
+        if self.container is not None:  # it leaves by itself; a child process of it may not
+            asyncio.get_running_loop().call_later(STOP_TIMEOUT, self.container.kill)
+
+    async def ended(self) -> None:
+        """Returns once nothing of the task is left."""
+        await asyncio.shield(self._running)
+
+    def log(self, text: str) -> None:
+        """A line of the platform in the App's log."""
+        self.platform.ledger.system_log(self.task.function_id, text, self.task_id)
+
+    # What subclasses decide.
+
+    @property
+    def runtime(self) -> Runtime:
+        """Which runtime starts it."""
+        raise NotImplementedError
+
+    @property
+    def startup_timeout(self) -> float:
+        """Seconds from the decision to start it until READY."""
+        raise NotImplementedError
+
+    async def become_ready(self, container: Container) -> None:
+        """Returns when the container can work."""
+        raise NotImplementedError
+
+    async def while_ready(self, container: Container) -> None:
+        """Runs next to a container that is ready; cancelled at its end."""
+
+    async def drain(self) -> None:
+        """Returns when the container may be stopped, at `drain_until` at the latest."""
+        raise NotImplementedError
+
+    def ask_to_stop(self, container: Container) -> None:
+        """The signal that makes it run its exit hooks."""
+        raise NotImplementedError
+
+    # How it goes.
+
+    async def _run(self) -> None:
+        code: int | None = None
+        directory = self.platform.run_directory / self.task_id
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
+            try:
+                self.container = await self._start(directory, stack)
+            except (LaunchError, StartError, OSError) as error:
+                self.failure = self.failure or f"could not start the container: {error}"
+            except Exception as error:
+                logger.exception("starting %s failed", self.task_id)
+                self.failure = self.failure or f"could not start the container: {error!r}: this is a bug of the local cloud"
+            else:
+                code = await self._live(self.container)
+        unasked = self._ending is None
+        self.stage = Stage.ENDED
+        if self.failure:
+            self.log(f"Container {self.task_id} failed: {self.failure.splitlines()[-1]}")
+        elif unasked and (code or self.ends_only_when_asked):
+            self.failure = f"the container ended by itself with {exit_text(code)}"
+            self.log(f"Container {self.task_id} failed: {self.failure}")
+        self.platform.ledger.close_task(self.task_id, code, self.failure)
+        self.changed()
+
+    ends_only_when_asked = True
+    """Whether an exit with code 0 that nobody asked for is a failure too."""
+
+    async def _start(self, directory: Path, stack: contextlib.AsyncExitStack) -> Container:
+        launch = self.platform.ledger.launch(self.task_id)
+        (directory / "modal").mkdir(parents=True, mode=0o700)
+        close = await self.platform.wire.serve_task(self.task_id, directory / "modal" / "api.sock")
+        stack.push_async_callback(close)
+        arguments = directory / "modal" / "args.bin"
+        arguments.touch(mode=0o600)
+        arguments.write_bytes(self.platform.wire.container_arguments(self.task_id))
+        spec = self._spec(launch, directory)
+        container = await self.runtime.start(spec, self._output)
+        self.platform.ledger.task_started(self.task_id, container.pid)
+        return container
+
+    def _spec(self, launch: Launch, directory: Path) -> ContainerSpec:
+        function = self.definition.function
+        return ContainerSpec(
+            task_id=self.task_id,
+            argv=entrypoint_argv(),
+            env=launch.env,
+            source_tree=launch.source_tree,
+            volumes=tuple(Bind(v.source, v.target, v.read_only) for v in launch.volumes),
+            workdir=launch.workdir,
+            directory=directory,
+            port=function.http_config.port if function.is_server else None,
+        )
+
+    async def _live(self, container: Container) -> int:
+        if self.stage is not Stage.STARTING:  # stopped or failed while it was being started
+            container.kill()
+        working = asyncio.create_task(self._work(container))
+        try:
+            return await container.wait()
+        finally:
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+
+    async def _work(self, container: Container) -> None:
+        left = self.startup_timeout - (time.monotonic() - self.opened)
+        try:
+            async with asyncio.timeout(left):
+                await self.become_ready(container)
+        except StartError as error:
+            self.fail(str(error))
+            return
+        except TimeoutError:
+            self.fail(f"it was not ready within startup_timeout ({self.startup_timeout:g} s)")
+            return
+        if self.stage is Stage.STARTING:
+            self.stage = Stage.READY
+            self.was_ready = True
+            self.idle_since = time.monotonic()
+            self.changed()
+            await self.while_ready(container)
+
+    async def _end(self) -> None:
+        await self.drain()
+        self.stage = Stage.STOPPING
+        if self.container is None:
+            return
+        if self.hello.is_set():
+            self.ask_to_stop(self.container)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await self.container.wait()
+                    return
+            self.log(f"Container {self.task_id} did not stop within {STOP_TIMEOUT:g} s: it is killed.")
+        self.container.kill()  # before its hello nothing handles a signal: on Modal, too, the first one ends it
+
+    def _output(self, descriptor: int, lines: bytes) -> None:
+        self.platform.ledger.log(self.task_id, descriptor, lines)
+
+
+def exit_text(code: int | None) -> str:
+    """`exit code 1` or `signal 9`."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

@@ -1,0 +1,1 @@
+"""The HTTP edge: one loopback port per Server, in front of its containers."""

@@ -1,0 +1,72 @@
+"""Uploaded bytes as plain files: contents known by their SHA-256, Volume blocks likewise, and blobs known by a random id.
+
+None of these methods touches the database: the slow ones may run in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from .errors import Invalid, NotFound
+from .ids import new_id
+
+__all__ = ["FileStore"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BLOB_ID = re.compile(r"bl-[a-zA-Z0-9]{22}")
+
+
+class FileStore:
+    """Files below one private directory. A file appears under its name only when it is complete."""
+
+    def __init__(self, root: Path) -> None:
+        self._contents = root / "contents"
+        self._blobs = root / "blobs"
+        self._incoming = root / "incoming"
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        for directory in (self._contents, self._blobs, self._incoming):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def content(self, sha256: str) -> Path:
+        """Where the bytes with this digest are or would be. Raises Invalid for what is no digest."""
+        if not _SHA256.fullmatch(sha256):
+            raise Invalid(f"{sha256!r} is not a SHA-256 digest in hexadecimal")
+        return self._contents / sha256[:2] / sha256
+
+    def incoming(self) -> Path:
+        """A new empty file for bytes on their way in."""
+        descriptor, name = tempfile.mkstemp(dir=self._incoming)
+        os.close(descriptor)
+        return Path(name)
+
+    def put_content(self, sha256: str, data: bytes) -> None:
+        """Raises Invalid when the bytes have another digest."""
+        path = self.incoming()
+        path.write_bytes(data)
+        self.adopt_content(sha256, path)
+
+    def adopt_content(self, sha256: str, path: Path) -> None:
+        """Takes a file over. Raises Invalid (and removes the file) when its bytes have another digest."""
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != sha256:
+            path.unlink()
+            raise Invalid(f"uploaded bytes have the SHA-256 {actual}, expected {sha256}")
+        target = self.content(sha256)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        path.replace(target)
+
+    def new_blob(self) -> str:
+        """The id of a blob whose bytes are still to come."""
+        return new_id("bl")
+
+    def blob(self, blob_id: str) -> Path:
+        """Where a blob's bytes are or would be. Raises NotFound for what is no blob id."""
+        if not _BLOB_ID.fullmatch(blob_id):
+            raise NotFound(f"Blob '{blob_id}' not found")
+        return self._blobs / blob_id

@@ -1,0 +1,20 @@
+"""The one error type of this package that reaches the user as a line of text.
+
+```
+Failure         known failure, one line: what happened: what was expected: what to do
+anything else   a bug: keeps its traceback
+```
+
+A `Failure` raised in a container travels to the caller through Modal, which pickles exceptions: it carries text alone.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Failure"]
+
+
+class Failure(Exception):  # noqa: N818 - the name a user reads in Modal's own log is `Failure: <line>`
+    """A failure that somebody can do something about. Its text is one line and holds no secret."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))

@@ -1,0 +1,169 @@
+"""`ReleaseCheck`: the proof that a release serves, before the serving app is touched.
+
+Identity     the release key that it proved
+Replaced by  the release key
+Updated by   nothing
+Never        passes without having seen every check; touches the app that serves
+
+The release is deployed as a candidate app of its own (at most one container, which stops as soon as it is idle), every check
+of `checks/` runs against it, the app is stopped, and the proof is written to the builds Volume under the release key. A
+release with a proof is not proved again: that is what makes a rollback quick.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, ReadResult, Resource
+
+from providers import cloud
+from providers.base import Inputs, Provider, has_unknown
+from providers.errors import ProviderError, one_line
+from providers.progress import Progress
+
+if TYPE_CHECKING:
+    from modal_app.release import Release
+
+__all__ = ["ReleaseCheck", "ReleaseCheckProvider"]
+
+DEPLOY_DEADLINE_SECONDS = 900
+
+SHORTEST_SCALEDOWN_SECONDS = 2
+"""Modal's minimum: a candidate that nobody stops costs next to nothing."""
+
+PROOF_SCHEMA = 1
+
+
+class ReleaseCheckProvider(Provider):
+    """Inputs: address, candidate (a `Deployment`), release (its key), options (what the server must say of itself), apiKey."""
+
+    compared = ("candidate", "options", "release")
+    identity = ("release",)
+
+    def problems(self, news: Inputs) -> Iterator[tuple[str, str]]:
+        """The key must be the one of the candidate's release."""
+        from modal_app.release import Deployment
+
+        if not has_unknown([news["candidate"], news["release"]]):
+            key = Deployment.model_validate(news["candidate"]).release.key
+            if key != news["release"]:
+                yield "release", f"{news['release']!r} is not the key of the candidate's release ({key})"
+
+    @one_line
+    def create(self, props: Inputs) -> CreateResult:
+        """Find the proof of this release, or prove it."""
+        modal = cloud.connect(props["address"])
+        proof = find_proof(modal, props)
+        found = proof is not None
+        if proof is None:
+            proof = _prove(modal, props)
+        outs = self.outputs(
+            props, address=props["address"], found=found, proven=proof["proven"], seconds=proof["seconds"],
+            checks={c["name"]: c["seconds"] for c in proof["checks"]},
+        )  # fmt: skip
+        return CreateResult(props["release"], outs)
+
+    @one_line
+    def read(self, id_: str, props: Inputs) -> ReadResult:
+        """A proof that is no longer on the Volume reads as gone."""
+        modal = cloud.connect(props["address"])
+        return ReadResult(id_, props) if find_proof(modal, props) else ReadResult("", {})
+
+    @one_line
+    def delete(self, id_: str, props: Inputs) -> None:
+        """Keep the proof for a rollback; make sure that no candidate is left behind by an interrupted check."""
+        candidate = props["candidate"]
+        cloud.connect(props["address"]).stop_app(candidate["appName"], candidate["environment"])
+
+
+def find_proof(modal: cloud.Cloud, props: Inputs) -> dict[str, Any] | None:
+    """The record of a complete check of this release, if there is one."""
+    candidate = props["candidate"]
+    proof = modal.read_json(candidate["buildsVolume"], candidate["artifactEnvironment"], _path(props["release"]))
+    whole = proof and proof.get("schema") == PROOF_SCHEMA and proof.get("release") == props["release"]
+    return proof if whole else None
+
+
+def _path(release: str) -> str:
+    return f"proofs/{release}.json"
+
+
+def _prove(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
+    import checks
+    from modal_app.release import SERVER_NAME, Deployment
+
+    candidate = Deployment.model_validate(props["candidate"])
+    progress = Progress(candidate.app_name)
+    start, started = time.monotonic(), datetime.now(UTC)
+    try:
+        app = modal.deploy("server", candidate.props(), progress, DEPLOY_DEADLINE_SECONDS)
+
+        def logs() -> list[str]:
+            return modal.server_logs(candidate.app_name, SERVER_NAME, candidate.environment, since=started)
+
+        try:
+            results = checks.run(
+                app["url"],
+                props["apiKey"],
+                checks.Expectations.of(candidate.release, props["options"]),
+                progress,
+                logs=logs,
+                startup_timeout=candidate.scaling.startup_timeout,
+                only=_names(candidate.release),
+            )
+        except checks.NotServing as error:
+            raise ProviderError(f"release {candidate.release.alias}: {error}") from None
+    finally:
+        modal.stop_app(candidate.app_name, candidate.environment)
+    if failed := [r for r in results if not r.passed]:
+        more = f" (and {len(failed) - 1} more: {', '.join(r.name for r in failed[1:])})" if len(failed) > 1 else ""
+        raise ProviderError(f"release {candidate.release.alias} failed its check: {failed[0].line()}{more}")
+    proof = {
+        "schema": PROOF_SCHEMA,
+        "release": props["release"],
+        "proven": started.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - start, 1),
+        "checks": [r.record() for r in results],
+        "candidate": candidate.props(),
+    }
+    modal.write_json(candidate.builds_volume, candidate.artifact_environment, _path(props["release"]), proof)
+    progress.milestone(f"{len(results)} checks passed in {proof['seconds']:.0f} s")
+    return proof
+
+
+def _names(release: Release) -> list[str]:
+    """The checks that this release must pass: all, but without a projector none of those with images."""
+    import checks
+
+    return [name for name in checks.NAMES if "image" not in name or "--mmproj" in release.argv]
+
+
+class ReleaseCheck(Resource, module="modal", name="ReleaseCheck"):
+    """A proven release. `release` is its key."""
+
+    release: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        address: str,
+        candidate: dict[str, Any],
+        release: pulumi.Input[str],
+        options: dict[str, Any],
+        api_key: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "address": address,
+            "candidate": candidate,
+            "release": release,
+            "options": options,
+            "apiKey": api_key,
+            **dict.fromkeys(("found", "proven", "seconds", "checks")),
+        }
+        super().__init__(ReleaseCheckProvider(), name, props, opts)

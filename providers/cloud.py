@@ -1,0 +1,330 @@
+"""Modal, as the providers see it: the one place that knows Modal's client.
+
+Everything goes through the documented API of the `modal` package, which is imported only when a resource is really made,
+changed or read: a preview needs neither the package nor credentials nor the network. Failures that a user can mend become
+`ProviderError`; all others stay what they are.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from providers.errors import ProviderError
+
+if TYPE_CHECKING:
+    import modal
+
+__all__ = ["Cloud", "connect"]
+
+Report = Callable[[str], None]
+
+POLL_SECONDS = 1.0
+
+
+def connect(address: str) -> Cloud:
+    """Modal at `address` ("modal.com" or "loopback"), after a look whether it is there at all.
+
+    Raises ProviderError when the environment points to another Modal than the stack was made for, or nothing answers: the
+    client itself would try for a minute first.
+    """
+    url = os.environ.get("MODAL_SERVER_URL", "")
+    parts = urlsplit(url)
+    loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if (address == "loopback") != loopback:
+        raise ProviderError(
+            f"this stack was made for {address}, but MODAL_SERVER_URL is {url or 'not set'}: expected the same Modal as "
+            f"before: run `. ./activate{'' if address == 'loopback' else ' staging'}` first"
+        )
+    if loopback:
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5).close()
+        except OSError:
+            raise ProviderError(
+                f"the local cloud does not answer at {url}: expected it to be running: start it with `make up`"
+            ) from None
+    return Cloud()
+
+
+@contextmanager
+def known_failures() -> Iterator[None]:
+    """Turn what Modal says into one line that says what to do."""
+    import modal.exception as e
+
+    try:
+        yield
+    except e.AuthError as error:
+        raise ProviderError(
+            f"Modal refused the credentials ({_first_line(error)}): expected a valid token: run `modal setup`, or set "
+            "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET"
+        ) from None
+    except e.PermissionDeniedError as error:
+        raise ProviderError(
+            f"Modal refused the call ({_first_line(error)}): expected a token with access to this environment"
+        ) from None
+    except e.ConnectionError as error:
+        raise ProviderError(
+            f"Modal cannot be reached ({_first_line(error)}): expected it to answer: run the same command again"
+        ) from None
+    except e.NotFoundError as error:
+        text = _first_line(error)
+        if "nvironment" in text:
+            raise ProviderError(
+                f"{text}: expected the environment to exist: make it with `modal environment create NAME`"
+            ) from None
+        raise ProviderError(f"Modal did not find it: {text}: run the same command again with --refresh") from None
+
+
+class Cloud:
+    """What the providers do on Modal. Names, environments and ids are Modal's."""
+
+    # ---- secrets
+
+    def secret_id(self, name: str, environment: str, required_key: str | None = None) -> str | None:
+        """Id of the secret, None when there is none (or none that has `required_key`)."""
+        import modal
+
+        secret = modal.Secret.from_name(
+            name, environment_name=environment, required_keys=[required_key] if required_key else []
+        )
+        with known_failures():
+            try:
+                secret.hydrate()
+            except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
+                if "nvironment" in str(error):
+                    raise
+                return None
+        return str(secret.object_id)
+
+    def secret_exists(self, name: str, environment: str, required_key: str | None = None) -> bool:
+        """Whether there is such a secret, with `required_key` among its variables if that is asked for."""
+        return self.secret_id(name, environment, required_key) is not None
+
+    def create_secret(self, name: str, environment: str, values: dict[str, str]) -> str:
+        """Make a secret and return its id."""
+        import modal
+
+        with known_failures():
+            modal.Secret.objects.create(name, values, environment_name=environment)
+        return self.secret_id(name, environment) or ""
+
+    def update_secret(self, name: str, environment: str, values: dict[str, str]) -> str:
+        """Set variables of a secret, leaving others; returns its id."""
+        import modal
+
+        with known_failures():
+            secret = modal.Secret.from_name(name, environment_name=environment)
+            secret.hydrate()
+            secret.update(values)
+            return str(secret.object_id)
+
+    def delete_secret(self, name: str, environment: str) -> None:
+        """Remove a secret; none is fine."""
+        import modal
+
+        with known_failures():
+            modal.Secret.objects.delete(name, environment_name=environment, allow_missing=True)
+
+    # ---- Volumes
+
+    def volume(self, name: str, environment: str) -> modal.Volume:
+        """The Volume of that name, made if missing."""
+        import modal
+
+        with known_failures():
+            volume = modal.Volume.from_name(name, environment_name=environment, create_if_missing=True)
+            volume.hydrate()
+            return volume
+
+    def volume_id(self, name: str, environment: str) -> str | None:
+        """Id of a Volume, None when there is none."""
+        import modal
+
+        with known_failures():
+            try:
+                volume = modal.Volume.from_name(name, environment_name=environment)
+                volume.hydrate()
+            except modal.exception.NotFoundError as error:
+                if "nvironment" in str(error):
+                    raise
+                return None
+            return str(volume.object_id)
+
+    def read_json(self, volume: str, environment: str, path: str) -> dict[str, Any] | None:
+        """A JSON file on a Volume; None when there is no such Volume or file, or it is not whole."""
+        import modal
+
+        with known_failures():
+            try:
+                handle = modal.Volume.from_name(volume, environment_name=environment)
+                text = b"".join(handle.read_file(path))
+            except (FileNotFoundError, modal.exception.NotFoundError) as error:
+                if "nvironment" in str(error):
+                    raise
+                return None
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def write_json(self, volume: str, environment: str, path: str, value: dict[str, Any]) -> None:
+        """Write a JSON file to a Volume, over one that is there."""
+        data = json.dumps(value, indent=1, sort_keys=True).encode()
+        with known_failures(), self.volume(volume, environment).batch_upload(force=True) as batch:
+            batch.put_file(io.BytesIO(data), path)
+
+    def file_sizes(self, volume: str, environment: str, directory: str) -> dict[str, int]:
+        """Sizes in bytes of the files below a directory of a Volume, by path relative to it; empty when it is missing."""
+        import modal
+        from modal.types import FileEntryType
+
+        with known_failures():
+            try:
+                handle = modal.Volume.from_name(volume, environment_name=environment)
+                entries = handle.listdir(directory, recursive=True)
+            except (FileNotFoundError, modal.exception.NotFoundError) as error:
+                if "nvironment" in str(error):
+                    raise
+                return {}
+        prefix = directory.strip("/") + "/"
+        return {e.path.removeprefix(prefix): int(e.size) for e in entries if e.type == FileEntryType.FILE}
+
+    # ---- apps and jobs
+
+    def deploy(self, kind: str, description: dict[str, Any], report: Report, deadline: float) -> dict[str, Any]:
+        """Deploy an app in a process of its own and return what it says of it (`python -m modal_app.deploy`).
+
+        `deadline` is in seconds. Raises ProviderError with the process's own last line when it fails.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-m", "modal_app.deploy", kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        timer = threading.Timer(deadline, process.kill)
+        timer.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        last = ""
+        try:
+            with process.stdin as stdin:
+                stdin.write(json.dumps(description))
+            for line in process.stderr:
+                if line.strip():
+                    last = line.strip()
+                    report(last)
+            answer = process.stdout.read()
+            if process.wait() != 0:
+                if not timer.is_alive():
+                    last = f"still deploying after {deadline:.0f} s: expected it to be done by then: run it again"
+                raise ProviderError(
+                    last.removeprefix("error: ") or f"the deploy process ended with {process.returncode}"
+                )
+        finally:
+            timer.cancel()
+        return dict(json.loads(answer.strip().splitlines()[-1]))
+
+    def run_job(
+        self, app: str, function: str, environment: str, args: list[str], report: Report, deadline: float
+    ) -> Any:
+        """Call a function of a deployed app and wait for it, reporting the last line it printed.
+
+        `deadline` is in seconds; when it passes, the call is cancelled and ProviderError raised. The call goes on by
+        itself if this process dies; a second caller waits in its queue.
+        """
+        import modal
+
+        with known_failures():
+            call = modal.Function.from_name(app, function, environment_name=environment).spawn(*args)
+            end = time.monotonic() + deadline
+            while time.monotonic() < end:
+                try:
+                    return call.get(timeout=POLL_SECONDS)
+                except TimeoutError:
+                    for entry in call.logs.tail(5):
+                        if line := entry.message.strip().splitlines():
+                            report(line[-1])
+                except Exception as error:
+                    if type(error).__module__.startswith("modal_app."):
+                        raise ProviderError(str(error)) from None
+                    raise
+            call.cancel()
+        raise ProviderError(
+            f"{function} was not done after {deadline:.0f} s: expected it to be: see `modal app logs {app} -e "
+            f"{environment}`, then run it again"
+        )
+
+    def app_exists(self, name: str, environment: str) -> bool:
+        """Whether an app of that name is deployed."""
+        import modal
+
+        with known_failures():
+            try:
+                modal.App.lookup(name, environment_name=environment)
+            except modal.exception.NotFoundError as error:
+                if "nvironment" in str(error):
+                    raise
+                return False
+        return True
+
+    def app_tags(self, name: str, environment: str) -> dict[str, str] | None:
+        """Tags of a deployed app; None when there is none."""
+        import modal
+
+        if not self.app_exists(name, environment):
+            return None
+        with known_failures():
+            return dict(modal.App.lookup(name, environment_name=environment).get_tags())
+
+    def stop_app(self, name: str, environment: str) -> None:
+        """Stop a deployed app; one that is gone is fine."""
+        import modal
+
+        if self.app_exists(name, environment):
+            with known_failures():
+                modal.App.lookup(name, environment_name=environment).stop()
+
+    def server_url(self, app: str, server: str, environment: str) -> str | None:
+        """URL of a deployed server; None when it is not there."""
+        import modal
+
+        with known_failures():
+            try:
+                return modal.Server.from_name(app, server, environment_name=environment).get_url()
+            except modal.exception.NotFoundError:
+                return None
+
+    def server_logs(self, app: str, server: str, environment: str, since: datetime) -> list[str]:
+        """What the server's containers printed since a moment (UTC), line by line."""
+        import modal
+
+        with known_failures():
+            handle = modal.Server.from_name(app, server, environment_name=environment)
+            text = "".join(e.message for e in handle.logs.fetch(since=since, until=datetime.now(UTC)))
+        return text.splitlines()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def project_dir() -> Path:
+    """Where Pulumi.yaml lies: the working directory of a dynamic provider."""
+    return Path.cwd()

@@ -1,0 +1,76 @@
+"""`ModelFiles`: the files of one model at one commit, as a directory `<key>/` on the models Volume.
+
+Identity     the key: repository + commit + file set, and the Volume
+Replaced by  any of them
+Updated by   nothing
+Never        trusts a file without its sha256; overwrites in place; deletes files that a snapshot may need
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, ReadResult, Resource
+
+from providers import artifacts
+from providers.base import Inputs, Provider, has_unknown
+from providers.errors import one_line
+
+__all__ = ["ModelFiles", "ModelFilesProvider"]
+
+DEADLINE_SECONDS = 3 * 3600
+"""19 GB take 1 to 10 minutes from the Hub; retries wait up to 3 minutes, and another download may be first in the queue."""
+
+
+class ModelFilesProvider(Provider):
+    """Inputs: address, environment, volume, hubSecret, driftCheck, and the fields of `ModelSpec` with its key."""
+
+    compared = ("environment", "volume", "repo", "revision", "weights", "projector", "drafter", "key")
+    identity = compared
+
+    def problems(self, news: Inputs) -> Iterator[tuple[str, str]]:
+        """The key must be the one that the other inputs make."""
+        if has_unknown(news):
+            return
+        if _spec(news).key != news["key"]:
+            yield "key", f"{news['key']!r} is not the key of these inputs ({_spec(news).key})"
+
+    @one_line
+    def create(self, props: Inputs) -> CreateResult:
+        """Find the files on the Volume, or have them downloaded and verified by a job there."""
+        key = props["key"]
+        manifest, found = artifacts.find_or_make(
+            props, key, function="download_model", args=[json.dumps(_spec(props).props())], deadline=DEADLINE_SECONDS
+        )
+        return CreateResult(key, self.outputs(props, found=found, **artifacts.computed(props, manifest)))
+
+    @one_line
+    def read(self, id_: str, props: Inputs) -> ReadResult:
+        """A model that lost a file reads as gone; with driftCheck `deep`, so does one with a changed byte."""
+        whole = artifacts.is_whole(props, id_) and (
+            props.get("driftCheck") != "deep" or artifacts.verify(props, [json.dumps(_spec(props).props())])
+        )
+        return ReadResult(id_, props) if whole else ReadResult("", {})
+
+    @one_line
+    def delete(self, id_: str, props: Inputs) -> None:
+        """Leave the files where they are: a snapshot that needs them would fail to restore."""
+        artifacts.kept(props, id_)
+
+
+def _spec(props: Inputs) -> Any:
+    from modal_app.release import ModelSpec
+
+    return ModelSpec.model_validate({k: props.get(k) for k in ("repo", "revision", "weights", "projector", "drafter")})
+
+
+class ModelFiles(Resource, module="modal", name="ModelFiles"):
+    """Model files on the models Volume. `key` names their directory."""
+
+    key: pulumi.Output[str]
+
+    def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(ModelFilesProvider(), name, {**props, **artifacts.COMPUTED}, opts)

@@ -1,0 +1,49 @@
+"""The real parts that tests run against: a compiled llama-server, a local cloud, a stack on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack import CACHE, PROJECT, LocalCloud, Stack
+
+
+@pytest.fixture(scope="session")
+def llama_server_build() -> Path:
+    """The default build (a directory with llama-server and its manifest), compiled once and kept in the user's cache."""
+    from modal_app import builder, patches
+    from modal_app.release import BuildSpec
+
+    texts = {name: (PROJECT / "patches" / name).read_text() for name in patches.series(PROJECT / "patches")}
+    spec = BuildSpec(tag="b11434", patches=patches.refs(PROJECT / "patches"), recipe=builder.recipe("cpu"))
+    builder.build(spec, texts, CACHE / "builds", report=_say)
+    return CACHE / "builds" / spec.key
+
+
+@pytest.fixture(scope="session")
+def local_cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Path) -> Iterator[LocalCloud]:
+    """A local cloud of this test run alone, with the builds of the user's cache."""
+    cloud = LocalCloud(tmp_path_factory.mktemp("cloud"), seeds={"llama-builds": CACHE / "builds"})
+    cloud.up()
+    try:
+        yield cloud
+    finally:
+        cloud.down()
+
+
+@pytest.fixture(scope="module")
+def stack(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack on the local cloud that is not up yet; destroyed at the end."""
+    stack = Stack(local_cloud, tmp_path_factory.mktemp("project"))
+    stack.init(appName=f"llama-{stack.directory.name.replace('_', '-')}")
+    try:
+        yield stack
+    finally:
+        stack.destroy()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")

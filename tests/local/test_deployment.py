@@ -1,0 +1,174 @@
+"""One deployment on the local stack, end to end: what `pulumi up` promises to the people who call the endpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from tests.stack import LocalCloud, Stack
+
+pytestmark = pytest.mark.local
+
+SCALEDOWN = 4
+
+
+@pytest.fixture(scope="module")
+def up(stack: Stack) -> Stack:
+    """The stack, deployed."""
+    stack.configure(scaledownWindow=SCALEDOWN)
+    stack.up()
+    return stack
+
+
+@pytest.fixture
+def endpoint(up: Stack) -> str:
+    return up.output("endpoint")
+
+
+def sdk(endpoint: str, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{endpoint}/v1", api_key=key, max_retries=12, timeout=120)
+
+
+@contextmanager
+def configured(stack: Stack, **values: object) -> Iterator[None]:
+    """Configuration values for the length of a test; what they were comes back, and is deployed again if it was."""
+    before = {key: stack.pulumi("config", "get", key).stdout.strip() for key in values}
+    stack.configure(**values)
+    try:
+        yield
+    finally:
+        stack.configure(**before)
+        if set(stack.preview().values()) != {"same"}:
+            stack.up()
+
+
+def test_second_preview_is_empty(up: Stack) -> None:
+    up.pulumi("preview", "--expect-no-changes")
+
+
+def test_endpoint_is_a_plain_url_without_v1(endpoint: str) -> None:
+    assert httpx.URL(endpoint).host == "127.0.0.1"
+    assert not endpoint.endswith(("/", "/v1"))
+
+
+def test_outputs_name_release_build_and_model(up: Stack) -> None:
+    assert len(up.output("release")) == 40
+    assert up.output("build").startswith("b11434-")
+    assert up.output("model").startswith("llama-on-modal--tiny-gemma4@")
+
+
+def test_openai_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
+    answer = sdk(endpoint, up.api_key).chat.completions.create(
+        model="gemma-4-26b-a4b", messages=[{"role": "user", "content": "What is the capital of France?"}]
+    )
+    assert "Paris" in (answer.choices[0].message.content or "")
+
+
+def test_openai_sdk_speaks_the_responses_api(up: Stack, endpoint: str) -> None:
+    answer = sdk(endpoint, up.api_key).responses.create(model="gemma-4-26b-a4b", input="Repeat the word kilo.")
+    assert "kilo" in answer.output_text
+
+
+def test_anthropic_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
+    client = anthropic.Anthropic(base_url=endpoint, auth_token=up.api_key, max_retries=12)
+    message = client.messages.create(
+        model="gemma-4-26b-a4b", max_tokens=300, messages=[{"role": "user", "content": "What is 17 + 25?"}]
+    )
+    assert "42" in "".join(block.text for block in message.content if block.type == "text")
+
+
+def test_wrong_key_is_refused_with_401(up: Stack, endpoint: str) -> None:
+    with pytest.raises(openai.AuthenticationError) as refused:
+        sdk(endpoint, "not-the-key").models.list()
+    assert refused.value.status_code == 401
+
+
+def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, endpoint: str) -> None:
+    models = sdk(endpoint, up.api_key).with_options(timeout=60).models.list().data
+    assert f"rel-{up.output('release')[:12]}" in (models[0].model_extra or {})["aliases"]
+
+
+def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(up: Stack, endpoint: str) -> None:
+    sdk(endpoint, up.api_key).models.list()
+    deadline = time.monotonic() + SCALEDOWN + 30
+    while _containers(up.cloud) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert _containers(up.cloud) == []
+    first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
+    assert first.status_code == 503
+    answer = sdk(endpoint, up.api_key).chat.completions.create(
+        model="gemma-4-26b-a4b", messages=[{"role": "user", "content": "Repeat the word kilo."}]
+    )
+    assert "kilo" in (answer.choices[0].message.content or "")
+
+
+def test_parallel_is_a_new_release_proven_before_it_serves(up: Stack, endpoint: str) -> None:
+    with configured(up, parallel=3):
+        plan = up.preview()
+        assert plan == {
+            "api-key": "same",
+            "llama-server": "same",
+            "model": "same",
+            "release-check": "replace",
+            "app": "update",
+        }
+        up.up()
+        assert _props(endpoint, up.api_key)["total_slots"] == 3
+        assert up.output("endpoint") == endpoint
+
+
+def test_max_containers_touches_the_app_alone(up: Stack) -> None:
+    with configured(up, maxContainers=2):
+        assert {name: op for name, op in up.preview().items() if op != "same"} == {"app": "update"}
+
+
+@pytest.mark.parametrize(
+    ("command", "shows"),
+    [
+        (("app", "list"), "{app}"),
+        (("app", "history", "{app}"), "v1"),
+        (("app", "logs", "{app}", "-n", "200"), "[llama-server]"),
+        (("volume", "list"), "llama-builds"),
+        (("volume", "ls", "llama-builds"), "b11434-"),
+        (("secret", "list"), "{app}-api-key"),
+        (("container", "list"), "Container"),
+        (("environment", "list"), "main"),
+    ],
+)
+def test_modal_commands_show_this_deployment(up: Stack, command: tuple[str, ...], shows: str) -> None:
+    app = up.pulumi("config", "get", "appName").stdout.strip()
+    printed = up.cloud.modal(*(part.format(app=app) for part in command)).stdout
+    assert shows.format(app=app) in printed
+
+
+def test_volume_get_brings_the_manifest(up: Stack, tmp_path: Path) -> None:
+    up.cloud.modal("volume", "get", "llama-builds", f"{up.output('build')}/manifest.json", str(tmp_path))
+    assert up.output("build") in (tmp_path / "manifest.json").read_text()
+
+
+def test_api_key_is_nowhere_in_the_state(up: Stack) -> None:
+    files = [p for p in up.directory.rglob("*") if p.is_file() and ".venv" not in p.parts]
+    assert files
+    assert [p for p in files if up.api_key.encode() in p.read_bytes()] == []
+
+
+def _containers(cloud: LocalCloud) -> list[str]:
+    lines = cloud.modal("container", "list", "--json").stdout
+    import json
+
+    return [c["Container ID"] for c in json.loads(lines)]
+
+
+def _props(endpoint: str, key: str) -> dict[str, object]:
+    client = sdk(endpoint, key)
+    client.models.list()
+    answer = httpx.get(f"{endpoint}/props", headers={"Authorization": f"Bearer {key}"})
+    answer.raise_for_status()
+    return dict(answer.json())

@@ -1,0 +1,148 @@
+"""A local cloud and a stack of a test's own: the real daemon, the real Pulumi CLI, the program as it is in the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-on-modal"
+
+PROGRAM = ("__main__.py", "components.py", "settings.py", "Pulumi.yaml", "providers", "modal_app", "checks", "patches")
+"""What `pulumi up` needs of the repository."""
+
+
+@dataclass
+class LocalCloud:
+    """A local cloud with its state in `home`, on ports of its own."""
+
+    home: Path
+    seeds: dict[str, Path] = field(default_factory=dict)
+
+    def command(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `python -m local_cloud ARGS` for this cloud."""
+        return subprocess.run(
+            [sys.executable, "-m", "local_cloud", *args, "--home", str(self.home)],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=check,
+        )
+
+    def up(self) -> None:
+        """Start it (or find it running)."""
+        seeds = [arg for volume, path in self.seeds.items() for arg in ("--seed", f"{volume}={path}")]
+        self.command("up", "--models", str(PROJECT / "tools/models/tiny-gemma4"), *seeds)
+
+    def down(self) -> None:
+        """End it and everything that it started."""
+        self.command("down")
+
+    def env(self) -> dict[str, str]:
+        """The variables that point `modal` and `huggingface_hub` at this cloud, on top of this process's own."""
+        lines = self.command("env").stdout.splitlines()
+        exported = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+        return {**os.environ, **{k: v.strip("'\"") for k, v in exported.items()}}
+
+    def modal(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the real `modal` command against this cloud."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("modal")), *args],
+            env={**self.env(), "NO_COLOR": "1", "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=check,
+        )
+
+
+class Stack:
+    """A copy of the program with a file backend of its own and one stack, `local`."""
+
+    def __init__(self, cloud: LocalCloud, directory: Path) -> None:
+        self.cloud = cloud
+        self.directory = directory
+        self.api_key = secrets.token_hex(24)
+        for name in PROGRAM:
+            source = PROJECT / name
+            if source.is_dir():
+                shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, directory / name)
+        (directory / ".venv").symlink_to(Path(sys.prefix))
+        self.env = {
+            **cloud.env(),
+            "PATH": os.pathsep.join(
+                (str(PROJECT / ".local/bin"), str(Path(sys.executable).parent), os.environ["PATH"])
+            ),
+            "PULUMI_BACKEND_URL": f"file://{directory}",
+            "PULUMI_HOME": str(directory / ".pulumi-home"),
+            "PULUMI_CONFIG_PASSPHRASE": "correct horse",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PULUMI_DEBUG_COMMANDS": "true",
+            "NO_COLOR": "1",
+        }
+
+    def init(self, **changes: Any) -> None:
+        """Make the stack from the example configuration, with an app name of its own and `changes` on top."""
+        text = (PROJECT / "Pulumi.local.yaml.example").read_text()
+        config = yaml.safe_load(text)["config"]
+        config |= {f"llama-on-modal:{k}": v for k, v in changes.items()}
+        (self.directory / "Pulumi.local.yaml").write_text(yaml.safe_dump({"config": config}))
+        self.pulumi("stack", "init", "local")
+        self.pulumi("config", "set", "--secret", "apiKey", self.api_key)
+
+    def pulumi(self, *args: str, check: bool = True, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+        """Run the real CLI in the program's directory. With `check`, a failure raises with everything it printed."""
+        if args[0] in ("preview", "up", "destroy", "refresh", "config", "stack") and args[:2] != ("stack", "init"):
+            args = (*args, "--stack", "local")
+        done = subprocess.run(
+            ["pulumi", *args, "--non-interactive", "--color", "never"],
+            cwd=self.directory,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            executable=shutil.which("pulumi", path=self.env["PATH"]),
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"pulumi {' '.join(args)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def preview(self, *args: str) -> dict[str, str]:
+        """What a preview would do, by resource name: Pulumi's operations such as `same`, `update`, `replace`."""
+        plan = json.loads(self.pulumi("preview", "--json", *args).stdout)
+        return {
+            step["urn"].rsplit("::", 1)[1]: step["op"]
+            for step in plan["steps"]
+            if "pulumi-python:dynamic" in step["urn"]
+        }
+
+    def up(self, *args: str) -> str:
+        """`pulumi up`; returns what it printed."""
+        done = self.pulumi("up", "--yes", "--skip-preview", *args)
+        return done.stdout + done.stderr
+
+    def output(self, name: str) -> str:
+        """One stack output, as text."""
+        return self.pulumi("stack", "output", name).stdout.strip()
+
+    def configure(self, **values: Any) -> None:
+        """Set configuration values."""
+        for key, value in values.items():
+            self.pulumi("config", "set", key, str(value).lower() if isinstance(value, bool) else str(value))
+
+    def destroy(self) -> None:
+        """`pulumi destroy`."""
+        self.pulumi("destroy", "--yes", "--skip-preview", check=False)
