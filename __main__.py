@@ -6,7 +6,7 @@ import settings
 from components import LlamaDeployment, publish
 
 try:
-    configuration = settings.read(settings.pulumi_config())
+    configuration = settings.read_stack()
 except settings.Problems as problems:
     raise pulumi.RunError("\n".join(["the configuration of this stack cannot be used:", *problems.lines])) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pulumi
@@ -143,7 +144,11 @@ class LlamaDeployment(pulumi.ComponentResource):
             routing_region=settings.routing_region,
             release=release,
             scaling=settings.scaling(),
-            tags={"stack": pulumi.get_stack(), "build": release.build_key, "model": release.model_key},
+            tags={
+                "stack": _tag_value(pulumi.get_stack()),
+                "build": _tag_value(release.build_key),
+                "model": _tag_value(release.model_key),
+            },
         )
 
     def _props(self, deployment: Deployment) -> dict[str, object]:
@@ -162,6 +167,11 @@ def publish(deployment: LlamaDeployment) -> None:
     pulumi.export("release", deployment.app.release)
     pulumi.export("build", deployment.build.key)
     pulumi.export("model", deployment.model.key)
+
+
+def _tag_value(text: str) -> str:
+    """What Modal allows as the value of an app's tag: letters, digits, `-._`, 63 of them. Keys differ at their end."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)[-63:]
 
 
 def _with_generation(release: Release, generation: float) -> Release:

@@ -1,7 +1,7 @@
 """The stack's configuration: every key typed, checked and explained, all problems reported at once.
 
 `Pulumi.yaml` declares the keys with type, default and description; `Settings` gives them their Python types and limits and
-the checks that concern several keys. `read()` is the only reader. What it returns is frozen.
+the checks that concern several keys. `read_stack()` is how the program gets them. What it returns is frozen.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from modal_app.command import SAMPLING_PRESETS, ServerOptions
-from modal_app.recipe import recipe
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from modal_app.command import SAMPLING_PRESETS, ServerOptions
+from modal_app.recipe import recipe
 from modal_app.release import BuildSpec, ModelSpec, PatchRef, Scaling, Tag, tag_number
 
-__all__ = ["Problems", "Settings", "pulumi_config", "read"]
+__all__ = ["Problems", "Settings", "read", "read_stack"]
 
 PROJECT = "llama-on-modal"
 MINIMUM_KEY_LENGTH = 16
@@ -164,7 +164,8 @@ class Settings(BaseModel):
             chat_template=self.chat_template,
             sampling=SAMPLING_PRESETS[self.sampling],
             reasoning_budget=self.reasoning_budget,
-            reasoning_budget_message=self.reasoning_budget_message,
+            # llama-server appends it to the thought as it is, and Pulumi's CLI strips white space from configuration values
+            reasoning_budget_message=self.reasoning_budget_message and "\n" + self.reasoning_budget_message,
             mtp=self.mtp,
             gpu_layers=0 if self.gpu == "none" else self.gpu_layers,
             threads=self.threads,
@@ -185,15 +186,17 @@ class Settings(BaseModel):
         )
 
 
-def read(raw: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> Settings:
+def read(raw: Mapping[str, str], environment: Mapping[str, str] = os.environ, plain: Collection[str] = ()) -> Settings:
     """The settings of `raw`, Pulumi's configuration as it reaches a program: `namespace:key` to text or JSON.
 
-    `environment` tells which Modal the client would talk to (`MODAL_SERVER_URL`). Raises Problems, never anything else,
-    for what a user can write.
+    `environment` tells which Modal the client would talk to (`MODAL_SERVER_URL`); `plain` names the keys that are not
+    encrypted. Raises Problems, never anything else, for what a user can write.
     """
     ours = {k.removeprefix(f"{PROJECT}:"): v for k, v in raw.items() if k.startswith(f"{PROJECT}:")}
     known = {field.alias or name: field for name, field in Settings.model_fields.items()}
     problems = [_unknown(key, list(known)) for key in ours if key not in known]
+    if ours.get("hfToken") and f"{PROJECT}:hfToken" in plain:
+        problems.append(f"{PROJECT}:hfToken: is not encrypted: pulumi config set --secret hfToken hf_...")
     if wrong := _wrong_address(ours.get("modalAddress", ""), environment):
         problems.append(wrong)
     values = {key: _parsed(text, known[key].annotation) for key, text in ours.items() if key in known}
@@ -281,11 +284,12 @@ def _wrong_address(made_for: str, environment: Mapping[str, str]) -> str | None:
     )
 
 
-def pulumi_config() -> dict[str, str]:
-    """The whole configuration of the running program, as `read()` takes it.
+def read_stack() -> Settings:
+    """The settings of the stack that the running program belongs to. Raises Problems.
 
-    `pulumi.Config` answers for known keys only; a misspelled key is found by looking at all of them.
+    `pulumi.Config` answers for keys that one asks for; a misspelled key is found only by looking at all of them.
     """
-    from pulumi.runtime.config import CONFIG, get_config_env
+    from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
-    return dict(CONFIG.get() or get_config_env())
+    raw = dict(CONFIG.get() or get_config_env())
+    return read(raw, plain=[key for key in raw if not is_config_secret(key)])

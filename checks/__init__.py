@@ -14,7 +14,7 @@ release_check run(), each() and wait_for_release()
 `python -m ops check` runs it by hand against any endpoint.
 """
 
-from checks.endpoint import NotServing
+from checks.endpoint import Endpoint, NotServing
 from checks.expectations import Expectations
 from checks.measure import Measurement, measure
 from checks.release_check import NAMES, each, run, wait_for_release
@@ -23,6 +23,7 @@ from checks.results import CheckResult
 __all__ = [
     "NAMES",
     "CheckResult",
+    "Endpoint",
     "Expectations",
     "Measurement",
     "NotServing",

@@ -89,7 +89,9 @@ class Answer:
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The calls of a chat completion, in order."""
-        calls = self.at(dict, "choices", 0, "message").get("tool_calls") or []
+        if not self.at(dict, "choices", 0, "message").get("tool_calls"):
+            return []
+        calls = self.at(list, "choices", 0, "message", "tool_calls")
         return [
             self._call(
                 self.at(str, *at, "id"),

@@ -41,12 +41,16 @@ class Endpoint:
 
     `wake_timeout` bounds, in seconds, how long one request is repeated while nothing serves: Modal's edge answers 503 at zero,
     llama-server answers 503 on every path while it loads, and a port that nobody listens on refuses. `timeout` bounds the wait
-    for the next byte of an answer.
+    for the next byte of an answer. Raises ValueError for an empty key.
     """
 
     def __init__(
         self, url: str, key: str, *, wake_timeout: float = 900, timeout: float = 300, report: Report | None = None
     ) -> None:
+        if not key:
+            raise ValueError(
+                "an empty key: expected the endpoint's key: llama-server takes an empty one for no access control"
+            )
         self.url = url.rstrip("/").removesuffix("/v1")
         self._key = key
         self._wake_timeout = wake_timeout

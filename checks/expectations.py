@@ -26,8 +26,8 @@ class Expectations:
     """The name by which the release is told from others, `rel-...`."""
     release: str | None = None
     """The release key that the log line `ready` must name."""
-    tag: str | None = None
-    """llama.cpp tag that the binary must have been built from."""
+    build: str | None = None
+    """The build key, which is what the binary says of itself (`modal_app.builder` compiles it in)."""
     slots: int | None = None
     ctx_per_slot: int | None = None
     """Tokens that one slot holds."""
@@ -37,11 +37,11 @@ class Expectations:
     @classmethod
     def of(cls, release: Release, options: Mapping[str, Any]) -> Expectations:
         """All that a release and its options (`ServerOptions` as JSON) promise."""
-        return cls.of_key(release.key, release.tag, options)
+        return cls.of_key(release.key, release.build_key, options)
 
     @classmethod
-    def of_key(cls, release: str, tag: str, options: Mapping[str, Any]) -> Expectations:
-        """The same, where only the key and the tag of the release are known.
+    def of_key(cls, release: str, build: str, options: Mapping[str, Any]) -> Expectations:
+        """The same, where only the keys of the release and of its build are known.
 
         What it says comes from the options, not from the release's arguments: so arguments that do not say what was
         configured are found out.
@@ -52,7 +52,7 @@ class Expectations:
             served_name=wished.served_name,
             release_alias=release_alias(release),
             release=release,
-            tag=tag,
+            build=build,
             slots=wished.parallel,
             ctx_per_slot=wished.ctx_per_slot,
             sampling={

@@ -63,14 +63,14 @@ def release_alias(session: Session) -> str:
 
 
 def build_identity(session: Session) -> str:
-    """`/props` says from which llama.cpp tag the binary was built."""
-    expected = session.expect.tag
+    """`/props` says which build answers: tag, patches and recipe."""
+    expected = session.expect.build
     if expected is None:
-        raise CheckSkipped("no llama.cpp tag was given to compare with")
+        raise CheckSkipped("no build was given to compare with")
     answer = _props(session)
     build = answer.at(str, "build_info")
     answer_in_short = Answer(answer.sent, answer.status, {"build_info": build})
-    answer_in_short.require(build.partition("-")[0] == expected, f"a build of {expected}")
+    answer_in_short.require(build == expected, f"build {expected}")
     return build
 
 

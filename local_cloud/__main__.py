@@ -22,13 +22,23 @@ _LONGEST_STOP_S = 60
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, or 1 after one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m local_cloud", description="Modal and the Hugging Face Hub on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m local_cloud", description="Modal and the Hugging Face Hub on this machine."
+    )
     parser.add_argument("--home", type=Path, help="its directory (LOCAL_CLOUD_HOME, else in the user's cache)")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start it, or find the one that runs")
     up.add_argument("--runtime", default="auto", help="auto, runsc, process or plain (else LOCAL_CLOUD_RUNTIME)")
-    up.add_argument("--seed", action="append", default=[], metavar="VOLUME=DIR", help="finished artifacts for new Volumes")
-    up.add_argument("--models", type=Path, default=_ROOT / "tools" / "models", metavar="DIR", help="what the hub serves")
+    up.add_argument(
+        "--seed", action="append", default=[], metavar="VOLUME=DIR", help="finished artifacts for new Volumes"
+    )
+    up.add_argument(
+        "--models",
+        type=Path,
+        default=_ROOT / "tools" / "models" / "tiny-gemma4",
+        metavar="DIR",
+        help="what the hub serves",
+    )
     commands.add_parser("down", help="stop it and everything that it started; its state stays")
     commands.add_parser("status", help="show it; exit status 1 when it is down")
     commands.add_parser("env", help="the shell lines that point `modal` at it")
@@ -57,9 +67,8 @@ def _say(line: str) -> None:
 
 
 def _up(home: Home, arguments: argparse.Namespace) -> None:
-    for seed in arguments.seed:
-        if not re.fullmatch(r"[\w.-]+=.+", seed):
-            raise HomeError(f"--seed {seed} is not understood: expected VOLUME=DIR")
+    models = arguments.models.absolute()
+    seeds = dict(_seed(seed) for seed in arguments.seed)
     home.create()
     deadline = time.monotonic() + _LONGEST_START_S
     while time.monotonic() < deadline:
@@ -68,28 +77,41 @@ def _up(home: Home, arguments: argparse.Namespace) -> None:
                 time.sleep(0.2)
                 continue
             if (running := home.running()) is None:
-                _start(home, arguments)
+                _start(home, arguments.runtime, models, seeds)
                 running = home.running()
             if running is None:
                 raise HomeError(f"it ended at once: see {home.log}")
             _say(f"local cloud is up at {running.api_url} (containers: {running.runtime}, state: {home.path})")
+            if (running.models, running.seeds) != (str(models), seeds):
+                _say("it was started with other models or seeds: `python -m local_cloud down` first to change them")
             return
     raise HomeError(f"another `up` has not finished for {_LONGEST_START_S} s: see {home.log}")
 
 
-def _start(home: Home, arguments: argparse.Namespace) -> None:
+def _seed(argument: str) -> tuple[str, str]:
+    if not re.fullmatch(r"[\w.-]+=.+", argument):
+        raise HomeError(f"--seed {argument} is not understood: expected VOLUME=DIR")
+    volume, _, directory = argument.partition("=")
+    return volume, str(Path(directory).absolute())
+
+
+def _start(home: Home, runtime: str, models: Path, seeds: dict[str, str]) -> None:
     """Starts the daemon in a session of its own and waits until it answers."""
     if home.log.exists():
         home.log.replace(home.log.with_suffix(".log.1"))
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "local_cloud.daemon", "--home", str(home.path), "--ready-fd", str(writer)]
-    command += ["--runtime", arguments.runtime, "--models", str(arguments.models.absolute())]
-    for seed in arguments.seed:
-        volume, _, directory = seed.partition("=")
-        command += ["--seed", f"{volume}={Path(directory).absolute()}"]
+    command += ["--runtime", runtime, "--models", str(models)]
+    command += [word for volume, directory in seeds.items() for word in ("--seed", f"{volume}={directory}")]
     with home.log.open("wb") as log, os.fdopen(reader) as answers:
         process = subprocess.Popen(
-            command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writer], start_new_session=True
+            command,
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[writer],
+            start_new_session=True,
         )
         os.close(writer)
         readable, _, _ = select.select([answers], [], [], _LONGEST_START_S)
@@ -128,7 +150,9 @@ def _end(daemon: RunningDaemon) -> None:
         if not poll.poll(_LONGEST_STOP_S * 1000):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             poll.poll()
-            raise HomeError(f"the daemon did not stop within {_LONGEST_STOP_S} s and was killed: its containers end with it")
+            raise HomeError(
+                f"the daemon did not stop within {_LONGEST_STOP_S} s and was killed: its containers end with it"
+            )
     except ProcessLookupError:
         pass
     finally:

@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,14 +76,23 @@ async def _serve(options: Options, state: CloudState, ready: asyncio.Event, stop
     runtime = await choose_runtime(options.runtime, cache=_cache())
     fleet = ContainerFleet(ledger, rpc, runtime, options.home.run_directory())
     edge = Edge(ledger, fleet)
-    sites = [
-        await _listen(http_application(state, urls), ports["http"], "files"),
-        await _listen(hub.application(options.models, secrets.hub_token), ports["hub"], "the hub"),
-    ]
-    try:
-        await fleet.start()
-        await edge.start()
-        await rpc.start(fleet, ports["api"])
+    async with AsyncExitStack() as ending:
+        # In the reverse order: the fleet ends its containers while they can still say their last words.
+        await ending.enter_async_context(_listening(http_application(state, urls), ports["http"], "files"))
+        await ending.enter_async_context(
+            _listening(hub.application(options.models, secrets.hub_token), ports["hub"], "hub")
+        )
+        ending.push_async_callback(rpc.stop)
+        ending.push_async_callback(fleet.stop)
+        ending.push_async_callback(edge.stop)
+        try:
+            await fleet.start()
+            await edge.start()
+            await rpc.start(fleet, ports["api"])
+        except PortInUseError as error:
+            raise CannotStartError(str(error)) from None
+        except OSError as error:
+            raise CannotStartError(_port_taken(ports["api"], "API", error)) from None
         options.home.announce(
             RunningDaemon(
                 pid=os.getpid(),
@@ -91,34 +102,27 @@ async def _serve(options: Options, state: CloudState, ready: asyncio.Event, stop
                 runtime=runtime.name,
                 runtime_reason=runtime.reason,
                 snapshots=runtime.snapshots,
+                models=str(options.models),
                 seeds={name: str(path) for name, path in options.seeds.items()},
             )
         )
         ready.set()
         await stopping.wait()
         _log.info("stopping")
-    except PortInUseError as error:
-        raise CannotStartError(str(error)) from None
-    except OSError as error:
-        raise CannotStartError(_port_taken(ports["api"], "the API", error)) from None
-    finally:
-        # The fleet ends its containers while they can still say their last words.
-        await edge.stop()
-        await fleet.stop()
-        await rpc.stop()
-        for site in sites:
-            await site.cleanup()
 
 
-async def _listen(application: web.Application, port: int, what: str) -> web.AppRunner:
+@asynccontextmanager
+async def _listening(application: web.Application, port: int, what: str) -> AsyncIterator[None]:
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-    except OSError as error:
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+        except OSError as error:
+            raise CannotStartError(_port_taken(port, what, error)) from None
+        yield
+    finally:
         await runner.cleanup()
-        raise CannotStartError(_port_taken(port, what, error)) from None
-    return runner
 
 
 def _port_taken(port: int, what: str, error: OSError) -> str:
@@ -155,6 +159,7 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("grpclib.server").setLevel(logging.WARNING)  # it reports every long poll that a client leaves
     seeds = {name: Path(directory) for name, _, directory in (seed.partition("=") for seed in arguments.seed)}
     options = Options(Home(arguments.home), arguments.runtime, seeds, arguments.models)
     with options.home.locked("daemon") as alone:

@@ -53,6 +53,7 @@ class RunningDaemon:
     runtime: str
     runtime_reason: str
     snapshots: str
+    models: str
     seeds: dict[str, str]
 
 

@@ -46,6 +46,7 @@ NOT_COMPILED = (".git", "docs", "media", "benches", "tests", "gguf-py", "ggml-vo
 """Parts of the tree that llama-server does not need; half of it by size."""
 
 PROGRESS = re.compile(r"^\[\d+/\d+\] ")
+ERROR = re.compile(r"(^|\s)(fatal )?error:|undefined reference|Killed")
 ERROR_LINES = 40
 
 
@@ -70,7 +71,7 @@ def build(
     start = time.monotonic()
     _check_texts(spec, texts)
     tools = _tools()
-    with _known_failures(root):
+    with _known_failures():
         root.mkdir(parents=True, exist_ok=True)
         for name in artifacts.sweep(root) + artifacts.sweep(_work_root()):
             report(f"removed what a killed build left: {name}")
@@ -151,9 +152,9 @@ def _compile(spec: BuildSpec, tools: dict[str, str], tree: Path, objects: Path, 
         try:
             _run([*configure, f"-DCMAKE_PROJECT_INCLUDE={tree}/quick-build.cmake"], report)
             _run(compile_, report)
+        except _FullDiskError:
+            raise
         except Failure as error:
-            if "space" in str(error):
-                raise
             # batches depend on what upstream's files define; a tag where they clash is compiled file by file
             report(f"{spec.key}: batches of files do not compile at this tag ({error}); compiling file by file")
             quick = False
@@ -188,25 +189,36 @@ def _run(command: list[str], report: Report) -> None:
             if process.poll() is None:
                 process.terminate()
     if status != 0:
-        errors = [i for i, line in enumerate(tail) if re.search(r"error|No space left", line, re.IGNORECASE)]
-        text = list(tail)[errors[0] if errors else -1] if tail else f"exit status {status}"
-        if text.endswith(":") or text.startswith("CMake Error"):  # CMake's reason follows on the next lines
-            first = errors[0] if errors else 0
-            text = " ".join(line for line in list(tail)[first : first + 4] if line)
-        if any("No space left" in line for line in tail):
-            raise Failure(_full(tempfile.gettempdir()))
+        if any(os.strerror(errno.ENOSPC) in line for line in tail):
+            raise _FullDiskError(_full(tempfile.gettempdir()))
         raise Failure(
-            f"{Path(command[0]).name} failed: {text}: expected llama-server to compile: see the lines before this"
+            f"{Path(command[0]).name} failed: {_reason(list(tail), status)}: expected llama-server to compile: see the lines "
+            "before this"
         )
 
 
+def _reason(lines: list[str], status: int) -> str:
+    """The first error among a step's last lines."""
+    for i, line in enumerate(lines):
+        if line.startswith("CMake Error"):  # its reason follows on the next lines
+            return " ".join(part for part in lines[i : i + 4] if part)
+        if ERROR.search(line):
+            return line
+    return lines[-1] if lines else f"exit status {status}"
+
+
+class _FullDiskError(Failure):
+    """Nothing else is worth trying."""
+
+
 @contextmanager
-def _known_failures(root: Path) -> Iterator[None]:
+def _known_failures() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise Failure(_full(error.filename or root)) from None
+        # copying a tree collects its errors into one without a number
+        if error.errno == errno.ENOSPC or (isinstance(error, shutil.Error) and os.strerror(errno.ENOSPC) in str(error)):
+            raise _FullDiskError(_full(error.filename or tempfile.gettempdir())) from None
         if error.errno in (errno.EACCES, errno.EROFS):
             raise Failure(
                 f"{error.filename} cannot be written: expected a directory of our own: mount it writable"

@@ -10,7 +10,9 @@ A `Failure` raised in a container travels to the caller through Modal, which pic
 
 from __future__ import annotations
 
-__all__ = ["Failure"]
+import re
+
+__all__ = ["Failure", "missing_environment"]
 
 
 class Failure(Exception):  # noqa: N818 - the name a user reads in Modal's own log is `Failure: <line>`
@@ -18,3 +20,8 @@ class Failure(Exception):  # noqa: N818 - the name a user reads in Modal's own l
 
     def __init__(self, text: str) -> None:
         super().__init__(" ".join(text.split()))
+
+
+def missing_environment(text: str) -> bool:
+    """Whether Modal's "not found" is about the environment itself, and not about something in it."""
+    return re.match(r"(the )?environment\b", text.strip(), re.IGNORECASE) is not None

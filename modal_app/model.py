@@ -60,16 +60,15 @@ def fetch(
     try:
         with _known_failures(spec), artifacts.staging(root, spec.key, keep_on=_TransientError) as staged:
             api = _api()
-            expected = _expected(api, spec)
             for pause in pauses:
                 try:
-                    _download(api, spec, expected, staged, report)
+                    _try(api, spec, staged, report)
                     break
                 except _TransientError as error:
                     report(f"failed: {error}; trying again in {pause:.0f} s")
                     sleep(pause)
             else:
-                _download(api, spec, expected, staged, report)
+                _try(api, spec, staged, report)
             seconds = round(time.monotonic() - start, 1)
             return artifacts.publish(staged, root, spec.key, spec=spec.props(), seconds=seconds)
     except _TransientError as error:
@@ -130,40 +129,46 @@ def _expected(api: HfApi, spec: ModelSpec) -> dict[str, _Expected]:
     return expected
 
 
-def _download(api: HfApi, spec: ModelSpec, expected: dict[str, _Expected], staged: Path, report: Report) -> None:
+def _try(api: HfApi, spec: ModelSpec, staged: Path, report: Report) -> None:
     """Fetch what is not there yet, then look at every byte. Raises _TransientError for what another try may mend."""
+    from httpx2 import TransportError  # huggingface_hub's own HTTP client
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, XetDownloadError
 
     for partial in staged.glob(".cache/huggingface/download/**/*.incomplete"):
         partial.unlink()
-    with _bytes_reported(staged, sum(e.size for e in expected.values()), report):
-        try:
+    try:
+        expected = _expected(api, spec)
+        with _bytes_reported(staged, sum(e.size for e in expected.values()), report):
             api.snapshot_download(
                 spec.repo, revision=spec.revision, allow_patterns=list(expected), local_dir=staged, max_workers=4
             )
-        except HfHubHTTPError as error:
-            if error.response.status_code < 500 and error.response.status_code != 429:
-                raise
-            raise _TransientError(_first_line(error)) from None
-        except (FileMetadataError, LocalEntryNotFoundError, XetDownloadError) as error:
-            raise _TransientError(_first_line(error)) from None
-        except OSError as error:  # a size that differs from the announced one
-            if error.errno == errno.ENOSPC:
-                raise
-            raise _TransientError(_first_line(error)) from None
-    for path, file in expected.items():
-        _check(staged / path, path, file, report)
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500 and error.response.status_code != 429:
+            raise
+        raise _TransientError(_first_line(error)) from None
+    except (TransportError, FileMetadataError, LocalEntryNotFoundError, XetDownloadError) as error:
+        raise _TransientError(_first_line(error)) from None
+    except OSError as error:  # a size that differs from the announced one
+        if error.errno == errno.ENOSPC:
+            raise
+        raise _TransientError(_first_line(error)) from None
+    wrong = [problem for path, file in expected.items() if (problem := _wrong(staged / path, path, file, report))]
+    if wrong:
+        raise _TransientError("; ".join(wrong))
+    for path in expected:
+        if path.endswith(".gguf"):
+            _check_header(staged / path, path)
 
 
-def _check(path: Path, name: str, expected: _Expected, report: Report) -> None:
+def _wrong(path: Path, name: str, expected: _Expected, report: Report) -> str | None:
+    """What is wrong with a file that arrived; it is then removed, so that the next try fetches it again."""
     report(f"{name}: checking sha256")
     if not path.is_file():
-        raise _TransientError(f"{name} did not arrive")
-    if (digest := artifacts.sha256(path)) != expected.sha256:
-        path.unlink()
-        raise _TransientError(f"{name} has sha256 {digest}, expected {expected.sha256}")
-    if path.suffix == ".gguf":
-        _check_header(path, name)
+        return f"{name} did not arrive"
+    if (digest := artifacts.sha256(path)) == expected.sha256:
+        return None
+    path.unlink()
+    return f"{name} has sha256 {digest}, expected {expected.sha256}"
 
 
 def _check_header(path: Path, name: str) -> None:
@@ -207,7 +212,6 @@ def _bytes_reported(staged: Path, total: int, report: Report) -> Iterator[None]:
 @contextmanager
 def _known_failures(spec: ModelSpec) -> Iterator[None]:
     """Turn what the Hub says into one line that says what to do."""
-    import httpx
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -237,8 +241,6 @@ def _known_failures(spec: ModelSpec) -> Iterator[None]:
         raise Failure(
             f"the Hub answered {_first_line(error)}: expected the files of {spec.repo}: try again later"
         ) from None
-    except httpx.TransportError as error:
-        raise Failure(f"the Hub cannot be reached ({error}): expected it to answer: run the command again") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise Failure(

@@ -183,8 +183,8 @@ class Release(Frozen):
 
 
 def release_alias(key: str) -> str:
-    """`rel-` and the first 12 digits of a release key."""
-    return f"rel-{key[:12]}"
+    """`~rel-` and the first 12 digits of a release key. llama-server sorts its names, and the first is the one in answers: `~` sorts last."""
+    return f"~rel-{key[:12]}"
 
 
 class Scaling(Frozen):

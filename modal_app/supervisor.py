@@ -45,6 +45,8 @@ SAY_SECONDS = 10.0
 TERMINATE_SECONDS = 25.0
 """Modal kills a container 30 s after its SIGTERM."""
 
+LAST_LINES_SECONDS = 2.0
+
 SCRUBBED = ("LLAMA_ARG_", "HF_TOKEN", "MODAL_")
 """Prefixes of variables that the child must not see: each LLAMA_ARG_* overrides a flag, the others are not its business."""
 
@@ -59,6 +61,7 @@ class Supervisor:
         self.argv = command.launch(release)
         self.url = f"http://127.0.0.1:{self.argv[self.argv.index('--port') + 1]}"
         self.process: subprocess.Popen[bytes] | None = None
+        self._output: threading.Thread | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
         self._stopping = threading.Event()
 
@@ -135,15 +138,19 @@ class Supervisor:
             self.argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self.process = process
-        threading.Thread(target=self._drain, args=(process,), name="llama-server output", daemon=True).start()
+        self._output = threading.Thread(target=self._drain, args=(process,), name="llama-server output", daemon=True)
+        self._output.start()
         return process
 
     def _drain(self, process: subprocess.Popen[bytes]) -> None:
         """Pass on every line. Left unread, a full pipe would stop the server in the middle of a load."""
-        for raw in process.stdout or ():
-            line = raw.decode(errors="replace").rstrip()
-            self._last_lines.append(line)
-            say(f"llama-server: {line}")
+        if process.stdout is None:
+            raise RuntimeError("the output of llama-server is no pipe")
+        with process.stdout as output:
+            for raw in output:
+                line = raw.decode(errors="replace").rstrip()
+                self._last_lines.append(line)
+                say(f"llama-server: {line}")
 
     def _wait_for_health(self, process: subprocess.Popen[bytes], limit: float) -> None:
         """Poll /health with growing pauses. The socket opens before the model is loaded: only a 200 counts."""
@@ -151,6 +158,7 @@ class Supervisor:
         pause, last = FIRST_POLL_SECONDS, "nothing yet"
         while (waited := time.monotonic() - begin) < limit:
             if (code := process.poll()) is not None:
+                self._read_to_the_end()
                 raise Failure(
                     f"llama-server ended with {code} after {waited:.1f} s: expected it to load the model: its last lines: "
                     + " | ".join(list(self._last_lines)[-5:])
@@ -176,6 +184,7 @@ class Supervisor:
         code = process.wait()
         if self._stopping.is_set():
             return
+        self._read_to_the_end()
         event("crashed", release=self.release.key, code=code, last_lines=list(self._last_lines)[-5:])
         os._exit(1)
 
@@ -187,7 +196,14 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 say(f"llama-server did not end within {TERMINATE_SECONDS:.0f} s of SIGTERM: sending SIGKILL")
                 process.kill()
-        return process.wait()
+        code = process.wait()
+        self._read_to_the_end()
+        return code
+
+    def _read_to_the_end(self) -> None:
+        """What an ended server said last is still in the pipe for a moment."""
+        if self._output:
+            self._output.join(LAST_LINES_SECONDS)
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

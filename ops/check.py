@@ -104,7 +104,5 @@ def _of_stack(name: str) -> tuple[str, str, checks.Expectations]:
     """Endpoint, key and expectations of a deployed stack."""
     stack = Stack(name)
     outputs = stack.outputs()
-    expect = checks.Expectations.of_key(
-        outputs["release"], outputs["build"].partition("-")[0], outputs["serverOptions"]
-    )
+    expect = checks.Expectations.of_key(outputs["release"], outputs["build"], outputs["serverOptions"])
     return outputs["endpoint"], stack.secret("apiKey"), expect

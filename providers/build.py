@@ -51,7 +51,7 @@ class LlamaServerBuildProvider(Provider):
         manifest, found = artifacts.find_or_make(
             props,
             key,
-            function="build_llama_server",
+            function="build_llama_server_cpu" if spec.recipe.backend == "cpu" else "build_llama_server",
             args=[json.dumps(spec.props()), json.dumps(_patch_texts(spec))],
             deadline=DEADLINE_SECONDS,
         )

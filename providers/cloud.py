@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from modal_app.errors import missing_environment
 from providers.errors import ProviderError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def known_failures() -> Iterator[None]:
         ) from None
     except e.NotFoundError as error:
         text = _first_line(error)
-        if "nvironment" in text:
+        if missing_environment(text):
             raise ProviderError(
                 f"{text}: expected the environment to exist: make it with `modal environment create NAME`"
             ) from None
@@ -103,7 +104,7 @@ class Cloud:
             try:
                 secret.hydrate()
             except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:
-                if "nvironment" in str(error):
+                if missing_environment(str(error)):
                     raise
                 return None
         return str(secret.object_id)
@@ -157,7 +158,7 @@ class Cloud:
                 volume = modal.Volume.from_name(name, environment_name=environment)
                 volume.hydrate()
             except modal.exception.NotFoundError as error:
-                if "nvironment" in str(error):
+                if missing_environment(str(error)):
                     raise
                 return None
             return str(volume.object_id)
@@ -171,7 +172,7 @@ class Cloud:
                 handle = modal.Volume.from_name(volume, environment_name=environment)
                 text = b"".join(handle.read_file(path))
             except (FileNotFoundError, modal.exception.NotFoundError) as error:
-                if "nvironment" in str(error):
+                if missing_environment(str(error)):
                     raise
                 return None
         try:
@@ -196,7 +197,7 @@ class Cloud:
                 handle = modal.Volume.from_name(volume, environment_name=environment)
                 entries = handle.listdir(directory, recursive=True)
             except (FileNotFoundError, modal.exception.NotFoundError) as error:
-                if "nvironment" in str(error):
+                if missing_environment(str(error)):
                     raise
                 return {}
         prefix = directory.strip("/") + "/"
@@ -279,7 +280,7 @@ class Cloud:
             try:
                 modal.App.lookup(name, environment_name=environment)
             except modal.exception.NotFoundError as error:
-                if "nvironment" in str(error):
+                if missing_environment(str(error)):
                     raise
                 return False
         return True

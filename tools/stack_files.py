@@ -8,6 +8,7 @@ import secrets
 
 from tools.places import Places
 from tools.steps import Failure
+from tools.store import remove_tree
 
 __all__ = ["ensure_passphrase", "ensure_settings"]
 
@@ -15,18 +16,21 @@ SALT = re.compile(r"^encryptionsalt:.*\n?", re.MULTILINE)
 SECRET = re.compile(r"^ {2}(?P<key>\S+):\n {4}secure: .*\n?", re.MULTILINE)
 
 
-def ensure_passphrase(places: Places) -> str | None:
-    """Make a random passphrase if there is none; then what an earlier one encrypted in the settings is dropped.
+def ensure_passphrase(places: Places) -> list[str]:
+    """Make a random passphrase if there is none; then nobody can read any more what an earlier one encrypted, and it is dropped.
 
-    Returns the names of the settings that were lost so, or None if there was nothing to lose.
+    Returns what was lost so: the names of settings, and the stack's state.
     """
     if places.passphrase.is_file() and places.passphrase.stat().st_size > 0:
-        return None
-    lost = None
+        return []
+    lost = []
     if places.settings.is_file():
         text = places.settings.read_text()
-        lost = ", ".join(match["key"] for match in SECRET.finditer(text)) or None
+        lost = [match["key"] for match in SECRET.finditer(text)]
         _replace(places.settings, SALT.sub("", SECRET.sub("", text)), 0o644)
+    if places.state.exists():
+        lost.append("the stack's state")
+        remove_tree(places.state)
     _replace(places.passphrase, secrets.token_urlsafe(32) + "\n", 0o600)
     return lost
 

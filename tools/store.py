@@ -74,6 +74,8 @@ def need_space(directory: Path, gibibytes: float, what: str) -> None:
 
 def remove_tree(directory: Path) -> None:
     """Remove a directory if it is there, also one with read-only directories in it, as Go's module cache has."""
+    if directory.is_symlink():
+        directory.unlink()
     if not directory.exists():
         return
     for parent, _, _ in os.walk(directory):

@@ -46,7 +46,13 @@ def ensure_packages(places: Places, steps: Steps, development: bool = False) -> 
             step.run([sys.executable, "-m", "venv", places.venv])
         marker.unlink(missing_ok=True)
         requirements = [part for name in names for part in ("-r", str(places.root / name))]
-        step.run([places.python, "-m", "pip", "install", "--disable-pip-version-check", *requirements])
+        options = [
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            "--no-compile",
+        ]  # compiled when first imported
+        step.run([places.python, "-m", "pip", "install", *options, *requirements])
         kept = {line for line in present if not line.startswith(tuple(names))}
         marker.write_text("\n".join(sorted(kept | wanted)) + "\n")
 

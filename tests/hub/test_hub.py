@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-from aiohttp import web
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -22,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from local_cloud.hub import application
+from tests.loopback import serve
 
 TOKEN = "hf_of_this_test"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -51,24 +49,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     files.mkdir(parents=True)
     (files / "weights.gguf").write_bytes(WEIGHTS)
     (files / "README.md").write_bytes(CARD)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    runner = web.AppRunner(application(directory, TOKEN))
-
-    async def start() -> int:
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port: int = runner.addresses[0][1]
-        return port
-
-    port = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    yield Hub(f"http://127.0.0.1:{port}", directory)
-    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
+    with serve(application(directory, TOKEN)) as url:
+        yield Hub(url, directory)
 
 
 def _files(entries: Iterable[RepoFile | RepoFolder]) -> dict[str, RepoFile]:

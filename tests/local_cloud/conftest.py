@@ -26,7 +26,13 @@ def client(cloud: LocalCloud) -> Iterator[modal.Client]:
     """The real Modal client, pointed at the module's local cloud as `. ./activate` points it."""
     environment = cloud.env()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_CONFIG_PATH", "MODAL_DISABLE_API_PROXY"):
+        for name in (
+            "MODAL_SERVER_URL",
+            "MODAL_TOKEN_ID",
+            "MODAL_TOKEN_SECRET",
+            "MODAL_CONFIG_PATH",
+            "MODAL_DISABLE_API_PROXY",
+        ):
             patch.setenv(name, environment[name])
         with modal.Client.from_credentials(environment["MODAL_TOKEN_ID"], environment["MODAL_TOKEN_SECRET"]) as client:
             yield client

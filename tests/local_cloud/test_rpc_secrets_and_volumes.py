@@ -32,6 +32,7 @@ def test_allow_existing_ignores_new_values(client: modal.Client) -> None:
         modal.Secret.from_name("kept", required_keys=["B"], client=client).hydrate()
 
 
+@pytest.mark.local
 def test_overwriting_a_secret_keeps_its_id_and_drops_old_keys(client: modal.Client, cloud: LocalCloud) -> None:
     modal.Secret.objects.create("forced", {"OLD": "1"}, client=client)
     before = secret("forced", client).object_id
@@ -74,7 +75,10 @@ def test_secret_values_lie_in_one_private_file_only(client: modal.Client, cloud:
 
 
 def test_a_wrong_token_is_refused(client: modal.Client, cloud: LocalCloud) -> None:
-    with modal.Client.from_credentials("ak-wrong", "as-wrong") as stranger, pytest.raises(AuthError, match="not this local cloud's"):
+    with (
+        modal.Client.from_credentials("ak-wrong", "as-wrong") as stranger,
+        pytest.raises(AuthError, match="not this local cloud's"),
+    ):
         modal.Secret.objects.list(client=stranger)
 
 
@@ -141,6 +145,7 @@ def test_a_volume_made_again_has_another_id_and_no_files(client: modal.Client) -
     assert again.listdir("/") == []
 
 
+@pytest.mark.local
 def test_environments_keep_names_apart(client: modal.Client, cloud: LocalCloud) -> None:
     cloud.modal("environment", "create", "staging")
     modal.Secret.objects.create("same-name", {"A": "1"}, client=client)
@@ -162,7 +167,8 @@ def test_proxy_tokens_are_listed_until_they_are_deleted(client: modal.Client) ->
 
 
 def test_image_builder_version_is_one_that_the_client_knows() -> None:
-    from local_cloud.modal.rpc.workspace import IMAGE_BUILDER_VERSION
     from modal._image import SUPPORTED_PYTHON_SERIES
+
+    from local_cloud.modal.rpc.workspace import IMAGE_BUILDER_VERSION
 
     assert IMAGE_BUILDER_VERSION in SUPPORTED_PYTHON_SERIES

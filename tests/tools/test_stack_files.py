@@ -38,18 +38,20 @@ def test_settings_are_made_once_and_then_left_to_the_user(tmp_path: Path) -> Non
 
 def test_the_passphrase_is_random_private_and_kept(tmp_path: Path) -> None:
     places = places_in(tmp_path)
-    assert ensure_passphrase(places) is None
+    assert ensure_passphrase(places) == []
     first = places.passphrase.read_text()
     assert len(first) > 32
     assert stat.S_IMODE(places.passphrase.stat().st_mode) == 0o600
-    assert ensure_passphrase(places) is None
+    assert ensure_passphrase(places) == []
     assert places.passphrase.read_text() == first
 
 
 def test_a_lost_passphrase_costs_the_secrets_and_nothing_else(tmp_path: Path) -> None:
     places = places_in(tmp_path)
     places.settings.write_text(ENCRYPTED)
-    assert ensure_passphrase(places) == "llama-on-modal:apiKey, llama-on-modal:hfToken"
+    places.state.mkdir()
+    assert ensure_passphrase(places) == ["llama-on-modal:apiKey", "llama-on-modal:hfToken", "the stack's state"]
+    assert not places.state.exists()
     assert places.settings.read_text() == ("config:\n  llama-on-modal:parallel: 4\n  llama-on-modal:ctxPerSlot: 8192\n")
 
 

@@ -94,3 +94,10 @@ def test_the_lock_of_a_killed_set_up_is_free_at_once(tmp_path: Path) -> None:
     with build(tmp_path / "b", 0) as second:
         assert first_line(second) == "half"
     assert time.monotonic() - began < 10
+
+
+def test_removing_a_link_leaves_what_it_points_at(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    remove_tree(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["real"]

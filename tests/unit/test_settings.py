@@ -95,6 +95,13 @@ def test_empty_or_short_api_key_is_refused_without_showing_it(key: str, says: st
     assert not key or key not in line.replace("too short", "")
 
 
+def test_hub_token_that_is_not_encrypted_is_refused_without_showing_it() -> None:
+    raw = local(hfToken="hf_plain_text_token")
+    with pytest.raises(Problems) as found:
+        settings.read(raw, LOOPBACK, plain=["llama-on-modal:hfToken"])
+    assert found.value.lines == ["llama-on-modal:hfToken: is not encrypted: pulumi config set --secret hfToken hf_..."]
+
+
 def test_small_batch_is_refused_with_a_projector_because_it_cuts_images() -> None:
     [line] = problems(local(ubatchSize=512))
     assert line.startswith("llama-on-modal:ubatchSize: 512 cuts images short: expected at least 1120")

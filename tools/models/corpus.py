@@ -111,7 +111,7 @@ class Corpus:
     def sample(self) -> Sample:
         """The next sample."""
         draw = self._random
-        chat = _Chat(self._opening(), template=int(draw.random() < 0.3), thinking=draw.random() < 0.55)
+        chat = _Chat(self._opening(), template=int(draw.random() < 0.2), thinking=draw.random() < 0.55)
         (kind,) = draw.choices(self._kinds, self._weights)
         turn = kind(chat)
         prompt = self._render(chat.template, chat.messages, chat.tools, chat.thinking)
@@ -271,7 +271,7 @@ class Corpus:
 
     def _soft_tokens(self) -> int:
         draw = self._random
-        return draw.randint(4, 40) if draw.random() < 0.5 else draw.randint(65, 130)
+        return draw.randint(3, 16) if draw.random() < 0.7 else draw.randint(65, 130)  # the server makes 70 or more
 
     def _one_picture(self, chat: _Chat) -> tuple[Segment, ...]:
         draw = self._random

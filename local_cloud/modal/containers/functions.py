@@ -23,6 +23,10 @@ DEFAULT_STARTUP_TIMEOUT = 300
 RETIREMENT_TIMEOUT = 30.0
 """Seconds that an idle container gets for its exit hooks after the kill switch."""
 
+APP_STOP_GRACE = 1.0
+"""Seconds after which a container of a stopped App is interrupted. An idle one follows the kill switch in less, and one that runs its
+exit hooks ignores the interrupt (modal/_runtime/user_code_imports.py, `disable_signals`)."""
+
 
 class FunctionWorker(Worker):
     """A container that fetches inputs until it is told that there are no more."""
@@ -51,11 +55,10 @@ class FunctionWorker(Worker):
         """ContainerHello."""
         await self.hello.wait()
 
-    def retire(self, reason: str) -> None:
-        """Lets it finish its inputs, then go."""
-        if self.is_live:
-            self.retiring = True
-            self.end(reason, grace=math.inf)
+    def retire(self, reason: str, *, grace: float = math.inf) -> None:
+        """Lets it finish its inputs, then go; what is not finished within `grace` seconds is interrupted."""
+        self.retiring = True
+        self.end(reason, grace=grace)
 
     async def drain(self) -> None:
         """By the kill switch in its next (or waiting) FunctionGetInputs; a busy container first finishes its inputs."""
@@ -85,10 +88,7 @@ class FunctionPool(Pool[FunctionWorker]):
         definition = self.definition
         if definition is None:
             for worker in self.workers:
-                if worker.is_idle or (worker.retiring and not self.platform.ledger.claimed_inputs(worker.task_id)):
-                    worker.retire("its App is stopped")
-                else:
-                    worker.end("its App is stopped")
+                worker.retire("its App is stopped", grace=APP_STOP_GRACE)
             return None
         for worker in self.workers:
             if worker.task.generation != definition.generation:

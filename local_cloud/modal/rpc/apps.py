@@ -73,9 +73,7 @@ class AppRpc(Rpc):
         return api_pb2.AppGetLifecycleResponse(lifecycle=_lifecycle(self.state.apps.get(request.app_id)))
 
     @answers("AppGetLayout")
-    async def layout(
-        self, request: api_pb2.AppGetLayoutRequest, _caller: Caller
-    ) -> api_pb2.AppGetLayoutResponse:
+    async def layout(self, request: api_pb2.AppGetLayoutRequest, _caller: Caller) -> api_pb2.AppGetLayoutResponse:
         """What is published in it."""
         return api_pb2.AppGetLayoutResponse(app_layout=app_layout(self.state, self.state.apps.get(request.app_id)))
 
@@ -177,9 +175,7 @@ class AppRpc(Rpc):
         )
 
     @answers("AppRollback", once=True)
-    async def rollback(
-        self, request: api_pb2.AppRollbackRequest, _caller: Caller
-    ) -> api_pb2.AppRollbackResponse:
+    async def rollback(self, request: api_pb2.AppRollbackRequest, _caller: Caller) -> api_pb2.AppRollbackResponse:
         """An old version as the newest one; -1 is the one before."""
         app = self.state.apps.get(request.app_id)
         version = request.version if request.version > 0 else app.version - 1
@@ -190,9 +186,7 @@ class AppRpc(Rpc):
         return api_pb2.AppRollbackResponse(url=_page(app), deployed_at=deployed_at)
 
     @answers("AppRollover", once=True)
-    async def rollover(
-        self, request: api_pb2.AppRolloverRequest, _caller: Caller
-    ) -> api_pb2.AppRolloverResponse:
+    async def rollover(self, request: api_pb2.AppRolloverRequest, _caller: Caller) -> api_pb2.AppRolloverResponse:
         """The same version again, with fresh containers."""
         app = self.state.apps.get(request.app_id)
         old = self.state.apps.deployment(app.app_id, app.version)

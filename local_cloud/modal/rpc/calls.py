@@ -27,9 +27,7 @@ class CallRpc(Rpc):
     """`.remote`, `.spawn`, `.map`, generators and `modal.FunctionCall`."""
 
     @answers("FunctionMap", once=True)
-    async def function_map(
-        self, request: api_pb2.FunctionMapRequest, _caller: Caller
-    ) -> api_pb2.FunctionMapResponse:
+    async def function_map(self, request: api_pb2.FunctionMapRequest, _caller: Caller) -> api_pb2.FunctionMapResponse:
         """A call, with its first inputs. Retries are done here, not by the client."""
         definition = self.ledger.definition(request.function_id)
         if definition is None:

@@ -84,9 +84,7 @@ class ContainerRpc(Rpc):
         return Empty()
 
     @answers("ContainerServerLifecycleReady")
-    async def server_ready(
-        self, _request: api_pb2.ContainerServerLifecycleReadyRequest, caller: Caller
-    ) -> Empty:
+    async def server_ready(self, _request: api_pb2.ContainerServerLifecycleReadyRequest, caller: Caller) -> Empty:
         """A Server's enter hooks are done; its port may not be open yet."""
         self.fleet.task_ready(_task_id(caller))
         return Empty()

@@ -55,7 +55,9 @@ class Caller:
 
 
 def answers(name: str, *, once: bool = False) -> Callable[[Method], Method]:
-    """Marks a method as the answer to an RPC. `once`: a repeated request (same x-idempotency-key) gets the first one's response."""
+    """Marks a method as the answer to an RPC. `once`: a repeated request (same x-idempotency-key) gets the first one's
+    response.
+    """
     if name not in _SERVICE.methods_by_name:
         raise ValueError(f"Modal's API has no RPC {name}")
 

@@ -25,9 +25,7 @@ class FileRpc(Rpc):
     """Blobs, mounts and images."""
 
     @answers("BlobCreate", once=True)
-    async def blob_create(
-        self, _request: api_pb2.BlobCreateRequest, _caller: Caller
-    ) -> api_pb2.BlobCreateResponse:
+    async def blob_create(self, _request: api_pb2.BlobCreateRequest, _caller: Caller) -> api_pb2.BlobCreateResponse:
         """One PUT, of any size."""
         blob_id = self.state.files.new_blob()
         return api_pb2.BlobCreateResponse(
@@ -50,9 +48,7 @@ class FileRpc(Rpc):
         return api_pb2.MountBatchedCheckExistenceResponse(missing_sha256_hex_hashes=missing, checked_at=_now())
 
     @answers("MountPutFile")
-    async def put_file(
-        self, request: api_pb2.MountPutFileRequest, _caller: Caller
-    ) -> api_pb2.MountPutFileResponse:
+    async def put_file(self, request: api_pb2.MountPutFileRequest, _caller: Caller) -> api_pb2.MountPutFileResponse:
         """Without data it asks whether the content is there."""
         match request.WhichOneof("data_oneof"):
             case "data":
@@ -108,9 +104,7 @@ class FileRpc(Rpc):
         yield api_pb2.ImageJoinStreamingResponse(result=_SUCCESS, metadata=_image_metadata(image), eof=True)
 
     @answers("ImageFromId")
-    async def image_from_id(
-        self, request: api_pb2.ImageFromIdRequest, _caller: Caller
-    ) -> api_pb2.ImageFromIdResponse:
+    async def image_from_id(self, request: api_pb2.ImageFromIdRequest, _caller: Caller) -> api_pb2.ImageFromIdResponse:
         """By id."""
         image = self.state.images.get(request.image_id)
         return api_pb2.ImageFromIdResponse(image_id=image.image_id, metadata=_image_metadata(image))

@@ -15,12 +15,35 @@ from .dispatch import Caller, answers
 
 __all__ = ["FunctionRpc"]
 
-_SHARED_FIELDS = (
-    "module_name function_name function_type warm_pool_size concurrency_limit task_idle_timeout_secs"
-    " timeout_secs web_url webhook_config method_definitions method_definitions_set is_class class_parameter_info is_method"
-    " schedule untrusted autoscaler_settings function_schema experimental_options startup_timeout_secs supported_input_formats"
-    " supported_output_formats http_config implementation_name is_server routing_region is_sessioned"
-).split()
+_SHARED_FIELDS = [
+    "module_name",
+    "function_name",
+    "function_type",
+    "warm_pool_size",
+    "concurrency_limit",
+    "task_idle_timeout_secs",
+    "timeout_secs",
+    "web_url",
+    "webhook_config",
+    "method_definitions",
+    "method_definitions_set",
+    "is_class",
+    "class_parameter_info",
+    "is_method",
+    "schedule",
+    "untrusted",
+    "autoscaler_settings",
+    "function_schema",
+    "experimental_options",
+    "startup_timeout_secs",
+    "supported_input_formats",
+    "supported_output_formats",
+    "http_config",
+    "implementation_name",
+    "is_server",
+    "routing_region",
+    "is_sessioned",
+]
 """What FunctionData repeats from its Function."""
 
 
@@ -32,9 +55,7 @@ class FunctionRpc(Rpc):
         self, request: api_pb2.FunctionPrecreateRequest, _caller: Caller
     ) -> api_pb2.FunctionPrecreateResponse:
         """An id, so that functions can refer to each other before they are described."""
-        record = self.state.functions.get_or_create(
-            request.app_id, request.function_name, request.existing_function_id
-        )
+        record = self.state.functions.get_or_create(request.app_id, request.function_name, request.existing_function_id)
         handle = api_pb2.FunctionHandleMetadata(
             function_name=request.function_name,
             function_type=request.function_type,
@@ -48,14 +69,11 @@ class FunctionRpc(Rpc):
         return api_pb2.FunctionPrecreateResponse(function_id=record.function_id, handle_metadata=handle)
 
     @answers("FunctionCreate", once=True)
-    async def create(
-        self, request: api_pb2.FunctionCreateRequest, _caller: Caller
-    ) -> api_pb2.FunctionCreateResponse:
+    async def create(self, request: api_pb2.FunctionCreateRequest, _caller: Caller) -> api_pb2.FunctionCreateResponse:
         """Describes it; nothing changes for callers before the App is published."""
         data = _function_data(request)
         function = single_function(data)
-        if function.schedule.WhichOneof("schedule_oneof"):
-            raise GRPCError(Status.UNIMPLEMENTED, "the local cloud does not run Functions on a schedule")
+        _refuse_unsupported(function)
         record = self.state.functions.get_or_create(
             request.app_id, function.function_name, request.existing_function_id
         )
@@ -138,9 +156,7 @@ class FunctionRpc(Rpc):
         )
 
     @answers("ClassCreate", once=True)
-    async def class_create(
-        self, request: api_pb2.ClassCreateRequest, _caller: Caller
-    ) -> api_pb2.ClassCreateResponse:
+    async def class_create(self, request: api_pb2.ClassCreateRequest, _caller: Caller) -> api_pb2.ClassCreateResponse:
         """`@app.cls`: a name for the Function that holds the methods."""
         handle = api_pb2.ClassHandleMetadata(methods=request.methods)
         class_id = self.state.functions.set_class(request.app_id, request.existing_class_id, handle)
@@ -155,9 +171,7 @@ class FunctionRpc(Rpc):
         class_id = deployment.classes.get(request.object_tag) if deployment else None
         if class_id is None:
             raise NotFound(f"App '{request.app_name}' has no class named '{request.object_tag}'")
-        return api_pb2.ClassGetResponse(
-            class_id=class_id, handle_metadata=self.state.functions.class_handle(class_id)
-        )
+        return api_pb2.ClassGetResponse(class_id=class_id, handle_metadata=self.state.functions.class_handle(class_id))
 
     @answers("FunctionGetSchedulingParams")
     async def scaling(
@@ -188,9 +202,7 @@ class FunctionRpc(Rpc):
         return api_pb2.FunctionUpdateSchedulingParamsResponse(current_settings=current)
 
     @answers("FunctionGetCurrentStats")
-    async def stats(
-        self, request: api_pb2.FunctionGetCurrentStatsRequest, _caller: Caller
-    ) -> api_pb2.FunctionStats:
+    async def stats(self, request: api_pb2.FunctionGetCurrentStatsRequest, _caller: Caller) -> api_pb2.FunctionStats:
         """How many inputs wait, and how many containers there are."""
         tasks = self.ledger.open_tasks(request.function_id)
         return api_pb2.FunctionStats(
@@ -225,6 +237,21 @@ def _function_data(request: api_pb2.FunctionCreateRequest) -> api_pb2.FunctionDa
     described = MessageToDict(request.function, preserving_proto_field_name=True)
     shared = {name: value for name, value in described.items() if name in _SHARED_FIELDS}
     return ParseDict(shared, data)
+
+
+def _refuse_unsupported(function: api_pb2.Function) -> None:
+    """What would be accepted and then never happen is refused when it is deployed."""
+    if function.schedule.WhichOneof("schedule_oneof"):
+        raise GRPCError(
+            Status.UNIMPLEMENTED,
+            f"{function.function_name} has a schedule: the local cloud runs no schedules: call the Function instead",
+        )
+    webhooks = [function.webhook_config, *(method.webhook_config for method in function.method_definitions.values())]
+    if any(webhook.type for webhook in webhooks):
+        raise GRPCError(
+            Status.UNIMPLEMENTED,
+            f"{function.function_name} is a web endpoint: the local cloud publishes Servers only: use @app.server",
+        )
 
 
 def _method_handle(app_id: str, method: api_pb2.MethodDefinition) -> api_pb2.FunctionHandleMetadata:

@@ -1,6 +1,7 @@
 """What travels outside gRPC, on a loopback port of its own: blobs, blocks and the bytes of Volume files.
 
-Every address carries a signature made with a key that only the daemon knows, so none can be guessed, and none expires with a restart.
+Every address carries a signature made with a key that only the daemon knows, so none can be guessed, and none expires
+with a restart.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def http_application(state: CloudState, urls: SignedUrls) -> web.Application:
         sha256 = urls.checked("block", request)
         path, md5 = await _receive(request, state)
         try:
-            state.files.adopt_content(sha256, path)
+            state.files.adopt_block(sha256, path)
         except StateError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         return web.Response(headers={"ETag": f'"{md5}"'}, body=sha256.encode())

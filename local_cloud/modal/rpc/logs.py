@@ -25,9 +25,7 @@ class LogRpc(Rpc):
     """`modal app logs` and the `.logs` of Apps, Functions, Servers and calls."""
 
     @answers("AppFetchLogs")
-    async def fetch(
-        self, request: api_pb2.AppFetchLogsRequest, _caller: Caller
-    ) -> api_pb2.AppFetchLogsResponse:
+    async def fetch(self, request: api_pb2.AppFetchLogsRequest, _caller: Caller) -> api_pb2.AppFetchLogsResponse:
         """The last lines in a range of time."""
         since, until = _seconds(request.since), _seconds(request.until)
         lines = self.state.logs.between(_filter(request), since, until, request.limit)
@@ -51,9 +49,7 @@ class LogRpc(Rpc):
         return api_pb2.AppCountLogsResponse(app_id=request.app_id, buckets=buckets.values())
 
     @answers("AppGetLogs")
-    async def follow(
-        self, request: api_pb2.AppGetLogsRequest, _caller: Caller
-    ) -> AsyncIterator[api_pb2.TaskLogsBatch]:
+    async def follow(self, request: api_pb2.AppGetLogsRequest, _caller: Caller) -> AsyncIterator[api_pb2.TaskLogsBatch]:
         """Lines as they come. Without a cursor: all of a call, of a container or of an ephemeral App; else the new ones."""
         app_id = request.app_id or self.state.tasks.get(request.task_id).app_id
         which = _filter(request, app_id=app_id)
@@ -110,7 +106,9 @@ def _filter(
 def _batches(lines: Iterable[LogLine]) -> list[api_pb2.TaskLogsBatch]:
     """Neighbouring lines of one container share a batch; its cursor is the last line's."""
     batches = []
-    for (task_id, function_id, _), group in groupby(lines, key=lambda line: (line.task_id, line.function_id, line.input_id)):
+    for (task_id, function_id, _), group in groupby(
+        lines, key=lambda line: (line.task_id, line.function_id, line.input_id)
+    ):
         members = list(group)
         batches.append(
             api_pb2.TaskLogsBatch(

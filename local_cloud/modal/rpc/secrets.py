@@ -42,9 +42,7 @@ class SecretRpc(Rpc):
                 )
 
     @answers("SecretGetInfo")
-    async def info(
-        self, request: api_pb2.SecretGetInfoRequest, _caller: Caller
-    ) -> api_pb2.SecretGetInfoResponse:
+    async def info(self, request: api_pb2.SecretGetInfoRequest, _caller: Caller) -> api_pb2.SecretGetInfoResponse:
         """By id."""
         return api_pb2.SecretGetInfoResponse(metadata=_metadata(self.state.secrets.get(request.secret_id)))
 
@@ -56,9 +54,7 @@ class SecretRpc(Rpc):
         return Empty()
 
     @answers("SecretList")
-    async def list_secrets(
-        self, request: api_pb2.SecretListRequest, caller: Caller
-    ) -> api_pb2.SecretListResponse:
+    async def list_secrets(self, request: api_pb2.SecretListRequest, caller: Caller) -> api_pb2.SecretListResponse:
         """Named ones, newest first."""
         environment = self.environment(request.environment_name, caller)
         page = request.pagination

@@ -54,8 +54,9 @@ class RpcServer:
         """Answers clients from now on. Raises OSError when the port is taken."""
         for answerer in self._answerers:
             answerer.fleet = fleet
-        self._server = Server([Dispatcher(self._answerers, self._credentials)])
-        await self._server.start("127.0.0.1", port)
+        server = Server([Dispatcher(self._answerers, self._credentials)])
+        await server.start("127.0.0.1", port)
+        self._server = server
         self._clock = asyncio.create_task(self._every_second(fleet))
 
     async def stop(self) -> None:
@@ -119,10 +120,11 @@ class RpcServer:
         now = time.time()
         for app in self._state.apps.all():
             lost = now > app.heartbeat_at + _CLIENT_LOST_S
-            if app.state in (api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING) and lost:
-                self._apps.stop_app(app)
-            elif app.state == api_pb2.APP_STATE_DETACHED and lost:
-                self._state.apps.set_state(app.app_id, api_pb2.APP_STATE_DETACHED_DISCONNECTED)
-            elif app.state == api_pb2.APP_STATE_DETACHED_DISCONNECTED:
-                if not self._state.calls.unfinished(app_id=app.app_id):
+            working = bool(self._state.calls.unfinished(app_id=app.app_id))
+            match app.state:
+                case api_pb2.APP_STATE_EPHEMERAL | api_pb2.APP_STATE_INITIALIZING if lost:
+                    self._apps.stop_app(app)
+                case api_pb2.APP_STATE_DETACHED if lost:
+                    self._state.apps.set_state(app.app_id, api_pb2.APP_STATE_DETACHED_DISCONNECTED)
+                case api_pb2.APP_STATE_DETACHED_DISCONNECTED if not working:
                     self._apps.stop_app(app)

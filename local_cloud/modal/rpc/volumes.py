@@ -10,10 +10,12 @@ from pathlib import Path
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 
+from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.errors import AlreadyExists, Invalid, NotFound
+from local_cloud.modal.state.ledger import StateLedger
 from local_cloud.modal.state.volumes import VolumeRecord
 
-from .context import USER, Rpc
+from .context import USER, Rpc, Urls
 from .dispatch import Caller, answers
 
 __all__ = ["BLOCK_BYTES", "VolumeRpc"]
@@ -22,11 +24,15 @@ BLOCK_BYTES = 8 * 1024 * 1024
 """What one URL of VolumeGetFile2 answers with (modal 1.6.4, _utils/blob_utils.py BLOCK_SIZE)."""
 
 _LARGE_BYTES = 4 * 1024 * 1024
-"""From this size on an uploaded content moves into the Volume instead of being kept as well."""
+"""From this size on a content is not kept beside the Volume that it was uploaded for."""
 
 
 class VolumeRpc(Rpc):
     """`modal.Volume` and `modal volume`, versions 1 and 2."""
+
+    def __init__(self, state: CloudState, ledger: StateLedger, urls: Urls) -> None:
+        super().__init__(state, ledger, urls)
+        self._creating = asyncio.Lock()
 
     @answers("VolumeGetOrCreate", once=True)
     async def get_or_create(
@@ -43,33 +49,30 @@ class VolumeRpc(Rpc):
         version = request.version or api_pb2.VOLUME_FS_VERSION_V1
         creation, name = request.object_creation_type, request.deployment_name
         if creation == api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL:
-            return self.state.volumes.create(environment, None, version)
-        try:
-            found = self.state.volumes.find(environment, name)
-        except NotFound:
-            if creation == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
-                raise
-        else:
-            if creation == api_pb2.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS:
-                raise AlreadyExists(f"Volume '{name}' already exists in environment '{environment}'")
-            return found
-        volume = self.state.volumes.create(environment, name, version)
-        if self.state.seeds.known(name):
-            await asyncio.to_thread(self.state.seeds.fill, name, self.state.volumes.directory(volume.volume_id))
-        return volume
+            return self.state.volumes.create(self.state.volumes.prepare()[0], environment, None, version)
+        async with self._creating:  # whoever comes second waits until the first one's seed is in
+            try:
+                found = self.state.volumes.find(environment, name)
+            except NotFound:
+                if creation == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
+                    raise
+            else:
+                if creation == api_pb2.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS:
+                    raise AlreadyExists(f"Volume '{name}' already exists in environment '{environment}'")
+                return found
+            volume_id, directory = self.state.volumes.prepare()
+            if self.state.seeds.known(name):
+                await asyncio.to_thread(self.state.seeds.fill, name, directory)
+            return self.state.volumes.create(volume_id, environment, name, version)
 
     @answers("VolumeGetById")
-    async def get_by_id(
-        self, request: api_pb2.VolumeGetByIdRequest, _caller: Caller
-    ) -> api_pb2.VolumeGetByIdResponse:
+    async def get_by_id(self, request: api_pb2.VolumeGetByIdRequest, _caller: Caller) -> api_pb2.VolumeGetByIdResponse:
         """By id."""
         volume = self.state.volumes.get(request.volume_id)
         return api_pb2.VolumeGetByIdResponse(volume_id=volume.volume_id, metadata=_metadata(volume))
 
     @answers("VolumeList")
-    async def list_volumes(
-        self, request: api_pb2.VolumeListRequest, caller: Caller
-    ) -> api_pb2.VolumeListResponse:
+    async def list_volumes(self, request: api_pb2.VolumeListRequest, caller: Caller) -> api_pb2.VolumeListResponse:
         """Named ones, newest first."""
         environment = self.environment(request.environment_name, caller)
         page = request.pagination
@@ -131,9 +134,7 @@ class VolumeRpc(Rpc):
         return entries[: request.max_entries] if request.HasField("max_entries") else entries
 
     @answers("VolumeGetFile2")
-    async def get_file(
-        self, request: api_pb2.VolumeGetFile2Request, _caller: Caller
-    ) -> api_pb2.VolumeGetFile2Response:
+    async def get_file(self, request: api_pb2.VolumeGetFile2Request, _caller: Caller) -> api_pb2.VolumeGetFile2Response:
         """One URL for each block."""
         path = self.state.volumes.existing(request.volume_id, request.path)
         if not path.is_file():
@@ -142,7 +143,9 @@ class VolumeRpc(Rpc):
         start = min(request.start, size)
         length = min(request.len or size, size - start)
         urls = [
-            self.urls.volume_range(request.volume_id, request.path, position, min(BLOCK_BYTES, start + length - position))
+            self.urls.volume_range(
+                request.volume_id, request.path, position, min(BLOCK_BYTES, start + length - position)
+            )
             for position in range(start, start + length, BLOCK_BYTES)
         ]
         return api_pb2.VolumeGetFile2Response(get_urls=urls, size=size, start=start, len=length)
@@ -154,12 +157,13 @@ class VolumeRpc(Rpc):
         for file, content in zip(request.files, contents, strict=True):
             if not content.exists():
                 raise NotFound(f"Content of {file.filename} has not been uploaded")
-        targets = self._targets(request.volume_id, [file.filename for file in request.files],
-                                keep=request.disallow_overwrite_existing_files)
+        targets = self._targets(
+            request.volume_id, [file.filename for file in request.files], keep=request.disallow_overwrite_existing_files
+        )
         for file, content, target in zip(request.files, contents, targets, strict=True):
             await asyncio.to_thread(_place, [content], target, file.mode)
-        for content in contents:
-            if content.exists() and content.stat().st_size >= _LARGE_BYTES:
+        for content in set(contents):
+            if content.stat().st_size >= _LARGE_BYTES and not self.state.mounts.needs(content.name):
                 content.unlink()
         return Empty()
 
@@ -174,14 +178,15 @@ class VolumeRpc(Rpc):
             )
             for file_index, file in enumerate(request.files)
             for block_index, block in enumerate(file.blocks)
-            if not self.state.files.content(block.contents_sha256.hex()).exists()
+            if not self.state.files.block(block.contents_sha256.hex()).exists()
         ]
-        targets = self._targets(request.volume_id, [file.path for file in request.files],
-                                keep=request.disallow_overwrite_existing_files)
+        targets = self._targets(
+            request.volume_id, [file.path for file in request.files], keep=request.disallow_overwrite_existing_files
+        )
         if not missing:
             used: set[Path] = set()
             for file, target in zip(request.files, targets, strict=True):
-                blocks = [self.state.files.content(block.contents_sha256.hex()) for block in file.blocks]
+                blocks = [self.state.files.block(block.contents_sha256.hex()) for block in file.blocks]
                 await asyncio.to_thread(_place, blocks, target, file.mode, file.size)
                 used.update(blocks)
             for block in used:
@@ -224,9 +229,7 @@ class VolumeRpc(Rpc):
         )
 
     @answers("VolumeCommit")
-    async def commit(
-        self, request: api_pb2.VolumeCommitRequest, _caller: Caller
-    ) -> api_pb2.VolumeCommitResponse:
+    async def commit(self, request: api_pb2.VolumeCommitRequest, _caller: Caller) -> api_pb2.VolumeCommitResponse:
         """Nothing to publish, as writes are visible at once; what was finished goes back to the seed."""
         volume = self.state.volumes.get(request.volume_id)
         if self.state.seeds.known(volume.name):

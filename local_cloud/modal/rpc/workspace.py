@@ -42,9 +42,7 @@ class WorkspaceRpc(Rpc):
         )
 
     @answers("TokenInfoGet")
-    async def token_info(
-        self, _request: api_pb2.TokenInfoGetRequest, _caller: Caller
-    ) -> api_pb2.TokenInfoGetResponse:
+    async def token_info(self, _request: api_pb2.TokenInfoGetRequest, _caller: Caller) -> api_pb2.TokenInfoGetResponse:
         """`modal token info`."""
         created = Timestamp()
         created.FromSeconds(int(self.state.environments.list()[0].created_at))
@@ -116,9 +114,7 @@ class WorkspaceRpc(Rpc):
         return Empty()
 
     @answers("ObjectSuggest")
-    async def suggest(
-        self, _request: api_pb2.ObjectSuggestRequest, _caller: Caller
-    ) -> api_pb2.ObjectSuggestResponse:
+    async def suggest(self, _request: api_pb2.ObjectSuggestRequest, _caller: Caller) -> api_pb2.ObjectSuggestResponse:
         """No suggestions after a wrong name."""
         return api_pb2.ObjectSuggestResponse()
 
@@ -154,5 +150,3 @@ def _item(environment: Environment) -> api_pb2.EnvironmentListItem:
         default=environment.name == DEFAULT_ENVIRONMENT,
         environment_id=environment.environment_id,
     )
-
-

@@ -78,7 +78,8 @@ class Apps:
         """A new App, unnamed unless `name` is given."""
         app_id, now = new_id("ap"), time.time()
         self._database.execute(
-            "INSERT INTO apps (app_id, environment, name, description, state, created_at, tags, heartbeat_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO apps (app_id, environment, name, description, state, created_at, tags, heartbeat_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             *(app_id, environment, name, description, state, now, json.dumps(dict(tags)), now),
         )
         return self.get(app_id)
@@ -138,7 +139,9 @@ class Apps:
         self._database.execute("UPDATE apps SET state = ? WHERE app_id = ?", state, app_id)
 
     def publish(self, app_id: str, name: str, state: int, deployment: Deployment) -> None:
-        """Makes a deployment the App's newest one. Raises Conflict when the App is stopped or another one took the name meanwhile."""
+        """Makes a deployment the App's newest one. Raises Conflict when the App is stopped or another one took the name
+        meanwhile.
+        """
         app = self.get(app_id)
         if app.state == api_pb2.APP_STATE_STOPPED:
             raise Conflict(f"App '{app.description}' ({app_id}) is stopped and cannot be deployed")

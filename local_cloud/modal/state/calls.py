@@ -19,6 +19,9 @@ from .signals import Signals
 
 __all__ = ["CallRecord", "Calls", "InputRecord"]
 
+_KEPT_S = 7 * 86400
+"""Results are kept for 7 days, as on Modal (modal/_functions.py says that outputs expire); older calls are dropped when the daemon starts."""
+
 
 @dataclass(frozen=True)
 class CallRecord:
@@ -55,6 +58,15 @@ class Calls:
     def __init__(self, database: Database, signals: Signals) -> None:
         self._database = database
         self._signals = signals
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        before = time.time() - _KEPT_S
+        old = "SELECT call_id FROM calls WHERE created_at < ?"
+        with self._database.transaction():
+            for table in ("inputs", "outputs", "data_out"):
+                self._database.execute(f"DELETE FROM {table} WHERE call_id IN ({old})", before)  # noqa: S608 - names only
+            self._database.execute("DELETE FROM calls WHERE created_at < ?", before)
 
     def create(self, function_id: str, app_id: str, kind: int, invocation: int) -> CallRecord:
         """A call without inputs yet."""
@@ -78,7 +90,8 @@ class Calls:
             for idx, function_input in items:
                 input_id = new_id("in")
                 self._database.execute(
-                    "INSERT INTO inputs (input_id, call_id, function_id, app_id, idx, input, state, created_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
+                    "INSERT INTO inputs (input_id, call_id, function_id, app_id, idx, input, state, created_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
                     *(
                         input_id,
                         call.call_id,

@@ -21,6 +21,7 @@ CREATE TABLE volumes (
     volume_id TEXT PRIMARY KEY, environment TEXT NOT NULL, name TEXT, version INTEGER NOT NULL, created_at REAL NOT NULL,
     UNIQUE (environment, name));
 CREATE TABLE mounts (mount_id TEXT PRIMARY KEY, checksum TEXT NOT NULL, files BLOB NOT NULL);
+CREATE TABLE mount_contents (sha256 TEXT PRIMARY KEY);
 CREATE TABLE images (
     image_id TEXT PRIMARY KEY, definition BLOB NOT NULL, environ TEXT NOT NULL, workdir TEXT NOT NULL, build_log TEXT NOT NULL,
     built INTEGER NOT NULL DEFAULT 0);
@@ -38,13 +39,17 @@ CREATE TABLE definitions (definition_id TEXT PRIMARY KEY, function_id TEXT NOT N
 CREATE TABLE classes (class_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, handle BLOB NOT NULL);
 CREATE TABLE deployments (
     app_id TEXT NOT NULL, version INTEGER NOT NULL, deployed_at REAL NOT NULL, client_version TEXT NOT NULL, tag TEXT NOT NULL,
-    rollback_version INTEGER NOT NULL, kind INTEGER NOT NULL, commit_info BLOB NOT NULL, functions TEXT NOT NULL, classes TEXT NOT NULL,
+    rollback_version INTEGER NOT NULL, kind INTEGER NOT NULL, commit_info BLOB NOT NULL, functions TEXT NOT NULL,
+    classes TEXT NOT NULL,
     PRIMARY KEY (app_id, version));
 CREATE TABLE server_ports (
-    port INTEGER PRIMARY KEY, environment TEXT NOT NULL, app_name TEXT NOT NULL, tag TEXT NOT NULL, UNIQUE (environment, app_name, tag));
+    port INTEGER PRIMARY KEY, environment TEXT NOT NULL, app_name TEXT NOT NULL, tag TEXT NOT NULL,
+    UNIQUE (environment, app_name, tag));
 CREATE TABLE tasks (
-    task_id TEXT PRIMARY KEY, function_id TEXT NOT NULL, app_id TEXT NOT NULL, environment TEXT NOT NULL, generation INTEGER NOT NULL,
-    enqueued_at REAL NOT NULL, started_at REAL NOT NULL DEFAULT 0, finished_at REAL NOT NULL DEFAULT 0, pid INTEGER NOT NULL DEFAULT 0,
+    task_id TEXT PRIMARY KEY, function_id TEXT NOT NULL, app_id TEXT NOT NULL, environment TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    enqueued_at REAL NOT NULL, started_at REAL NOT NULL DEFAULT 0, finished_at REAL NOT NULL DEFAULT 0,
+    pid INTEGER NOT NULL DEFAULT 0,
     pid_started TEXT NOT NULL DEFAULT '', stop_requested INTEGER NOT NULL DEFAULT 0, asked_for_inputs INTEGER NOT NULL DEFAULT 0,
     exit_code INTEGER, failure TEXT NOT NULL DEFAULT '', result BLOB NOT NULL DEFAULT x'');
 CREATE INDEX tasks_open ON tasks (finished_at, function_id);
@@ -54,13 +59,15 @@ CREATE TABLE calls (
 CREATE TABLE inputs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, input_id TEXT NOT NULL UNIQUE, call_id TEXT NOT NULL, function_id TEXT NOT NULL,
     app_id TEXT NOT NULL, idx INTEGER NOT NULL, input BLOB NOT NULL, state TEXT NOT NULL, task_id TEXT NOT NULL DEFAULT '',
-    retries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, created_at REAL NOT NULL, claimed_at REAL NOT NULL DEFAULT 0,
+    retries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, created_at REAL NOT NULL,
+    claimed_at REAL NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX inputs_by_function ON inputs (function_id, state);
 CREATE INDEX inputs_by_task ON inputs (task_id, state);
 CREATE INDEX inputs_by_call ON inputs (call_id);
 CREATE TABLE outputs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, call_id TEXT NOT NULL, idx INTEGER NOT NULL, status INTEGER NOT NULL, item BLOB NOT NULL);
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, call_id TEXT NOT NULL, idx INTEGER NOT NULL, status INTEGER NOT NULL,
+    item BLOB NOT NULL);
 CREATE INDEX outputs_by_call ON outputs (call_id, seq);
 CREATE TABLE data_out (call_id TEXT NOT NULL, idx INTEGER NOT NULL, chunk BLOB NOT NULL, PRIMARY KEY (call_id, idx));
 CREATE TABLE logs (

@@ -1,4 +1,6 @@
-"""What a layer's Dockerfile commands mean here: ENV and WORKDIR are honoured, COPY of mounted files too, the rest is only reported."""
+"""What a layer's Dockerfile commands mean here: ENV and WORKDIR are honoured, COPY of mounted files too, the rest is
+only reported.
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ class Functions:
         )
 
     def define(self, function_id: str, data: api_pb2.FunctionData) -> str:
-        """Keeps a definition and answers its id: the same description is the same definition, whatever order its mounts came in."""
+        """Keeps a definition and answers its id: the same description is the same definition, whatever order its mounts
+        came in.
+        """
         normal = api_pb2.FunctionData()
         normal.CopyFrom(data)
         for ranked in normal.ranked_functions:

@@ -1,4 +1,6 @@
-"""Object ids in Modal's form: the CLI takes a word for an App id only if it matches `ap-[a-zA-Z0-9]{22}` (modal 1.6.4, cli/app.py)."""
+"""Object ids in Modal's form: the CLI takes a word for an App id only if it matches `ap-[a-zA-Z0-9]{22}` (modal 1.6.4,
+cli/app.py).
+"""
 
 from __future__ import annotations
 

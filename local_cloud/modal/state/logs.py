@@ -73,28 +73,27 @@ class Logs:
     def after(self, which: LogFilter, seq: int, limit: int = 1000) -> list[LogLine]:
         """The lines that came after a cursor."""
         where, values = which.where()
-        rows = self._database.all(
-            f"SELECT * FROM logs WHERE {where} AND seq > ? ORDER BY seq LIMIT ?", *values, seq, limit
-        )  # noqa: S608 - column names only
+        query = f"SELECT * FROM logs WHERE {where} AND seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - `where` has no values
+        rows = self._database.all(query, *values, seq, limit)
         return [LogLine(**dict(row)) for row in rows]
 
     def between(self, which: LogFilter, since: float, until: float, limit: int) -> list[LogLine]:
         """The last `limit` lines in a range of time, oldest first."""
         where, values = which.where()
-        rows = self._database.all(
-            f"SELECT * FROM logs WHERE {where} AND at >= ? AND at <= ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
-            *(*values, since, until, limit or -1),
-        )
+        query = f"SELECT * FROM logs WHERE {where} AND at >= ? AND at <= ? ORDER BY seq DESC LIMIT ?"  # noqa: S608
+        rows = self._database.all(query, *values, since, until, limit or -1)
         return [LogLine(**dict(row)) for row in reversed(rows)]
 
     def counts(self, which: LogFilter, since: float, until: float, bucket_s: int) -> list[tuple[int, int, int]]:
-        """(start of the bucket, fd, number of lines) for every bucket that has lines; buckets begin at multiples of `bucket_s`."""
+        """(start of the bucket, fd, number of lines) for every bucket that has lines; buckets begin at multiples of
+        `bucket_s`.
+        """
         where, values = which.where()
-        rows = self._database.all(
-            f"SELECT CAST(at / ? AS INTEGER) * ? AS start, fd, COUNT(*) AS n FROM logs WHERE {where} AND at >= ? AND at <= ?"  # noqa: S608
-            " GROUP BY start, fd ORDER BY start",
-            *(bucket_s, bucket_s, *values, since, until),
+        query = (
+            f"SELECT CAST(at / ? AS INTEGER) * ? AS start, fd, COUNT(*) AS n FROM logs WHERE {where}"  # noqa: S608
+            " AND at >= ? AND at <= ? GROUP BY start, fd ORDER BY start"
         )
+        rows = self._database.all(query, bucket_s, bucket_s, *values, since, until)
         return [(row["start"], row["fd"], row["n"]) for row in rows]
 
     def last_seq(self) -> int:

@@ -36,8 +36,15 @@ class Mounts:
                 raise Invalid(f"Mount file {entry.filename} has not been uploaded")
         stored = request.SerializeToString(deterministic=True)
         mount_id, checksum = content_id("mo", stored), hashlib.sha256(stored).hexdigest()
-        self._database.execute("INSERT OR IGNORE INTO mounts VALUES (?, ?, ?)", mount_id, checksum, stored)
+        with self._database.transaction():
+            self._database.execute("INSERT OR IGNORE INTO mounts VALUES (?, ?, ?)", mount_id, checksum, stored)
+            for entry in request.files:
+                self._database.execute("INSERT OR IGNORE INTO mount_contents VALUES (?)", entry.sha256_hex)
         return mount_id, checksum
+
+    def needs(self, sha256: str) -> bool:
+        """Whether some mount has a file with this content."""
+        return self._database.one("SELECT 1 FROM mount_contents WHERE sha256 = ?", sha256) is not None
 
     def entries(self, mount_id: str) -> list[api_pb2.MountFile]:
         """Its files. Raises NotFound."""
@@ -49,7 +56,8 @@ class Mounts:
     def tree(self, placed: Sequence[tuple[str, str]]) -> Path:
         """A directory laid out like `/` with the files of all these mounts; made once for each set.
 
-        `placed` holds (mount id, prefix): a relative file name, which only an image's COPY has, goes below the prefix; where two mounts
+        `placed` holds (mount id, prefix): a relative file name, which only an image's COPY has, goes below the
+        prefix; where two mounts
         have the same path, the later one wins. Raises NotFound.
         """
         digest = hashlib.sha256(repr(placed).encode()).hexdigest()[:24]

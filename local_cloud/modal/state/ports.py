@@ -1,4 +1,5 @@
-"""What the layers ask of each other: the wire (`rpc`) of the containers, the containers (and the edge) of the wire and of the state.
+"""What the layers ask of each other: the wire (`rpc`) of the containers, the containers (and the edge) of the wire
+and of the state.
 
 Everything here is called on the daemon's one event loop, never from another thread. Methods that are not `async` return at once.
 """
@@ -66,9 +67,13 @@ class Launch:
 
     env: Mapping[str, str]
     """ENV of the image, secrets, HF_ENDPOINT and Modal's own names that say who it is (MODAL_TASK_ID, MODAL_IS_REMOTE, ...).
-    The runtime adds where things are: PATH, HOME, PYTHONPATH, MODAL_SERVER_URL, MODAL_CONTAINER_ARGUMENTS_PATH, VOLUME_DIR_*, SERVER_PORT."""
+    The runtime adds where things are: PATH, HOME, PYTHONPATH, MODAL_SERVER_URL, MODAL_CONTAINER_ARGUMENTS_PATH,
+    VOLUME_DIR_*, SERVER_PORT.
+    """
     source_tree: Path
-    """Read-only directory laid out like `/`: every mounted source file at its true path below it (`<source_tree>/root/app.py`)."""
+    """Read-only directory laid out like `/`: every mounted source file at its true path below it
+    (`<source_tree>/root/app.py`).
+    """
     volumes: tuple[VolumeBind, ...]
     workdir: str
     """WORKDIR of the image, else /root."""
@@ -102,13 +107,16 @@ class Ledger(Protocol):
         """Tasks that have not been closed, oldest first."""
 
     def launch(self, task_id: str) -> Launch:
-        """What to start for a task. Raises LaunchError (one line for the log) when a Volume, Secret or Mount it is bound to is gone."""
+        """What to start for a task. Raises LaunchError (one line for the log) when a Volume, Secret or Mount it is bound
+        to is gone.
+        """
 
     def task_started(self, task_id: str, pid: int) -> None:
         """Keeps the process id with its start time: a later daemon ends what this one left."""
 
     def close_task(self, task_id: str, exit_code: int | None, failure: str = "") -> None:
-        """The container is gone. Inputs that it had claimed fail with `failure` (or the exit code), or go back to the queue where their
+        """The container is gone. Inputs that it had claimed fail with `failure` (or the exit code), or go back to the
+        queue where their
         retry policy says so; a task that failed before it ever asked for an input fails everything queued for its Function."""
 
     def queued_inputs(self, function_id: str) -> int:
@@ -135,10 +143,13 @@ class Wire(Protocol):
     """What the containers ask of the gRPC layer (`rpc.server.RpcServer`)."""
 
     async def serve_task(self, task_id: str, path: Path) -> Callable[[], Awaitable[None]]:
-        """Listens on a unix socket for one container, who is known by it. The answer closes the socket. `path` must fit into 107 bytes."""
+        """Listens on a unix socket for one container, who is known by it. The answer closes the socket. `path` must fit
+        into 107 bytes.
+        """
 
     def container_arguments(self, task_id: str) -> bytes:
-        """The serialized ContainerArguments for args.bin. `checkpoint_id` is set where the Function wants snapshots, so that whether
+        """The serialized ContainerArguments for args.bin. `checkpoint_id` is set where the Function wants snapshots,
+        so that whether
         the container takes the snapshot path is decided by MODAL_ENABLE_SNAP_RESTORE alone; no GPU is named."""
 
     def retire(self, task_id: str) -> None:
@@ -148,8 +159,9 @@ class Wire(Protocol):
 class Fleet(Protocol):
     """What the wire tells the containers (`containers.fleet`)."""
 
-    runtime_name: str
-    """"runsc" or "process"."""
+    @property
+    def runtime_name(self) -> str:
+        """ "runsc" or "process"."""
 
     def inputs_queued(self, function_id: str) -> None:
         """New inputs are waiting; start containers up to the Function's max_containers."""
@@ -173,4 +185,6 @@ class Fleet(Protocol):
         """TaskResult: user code failed at import or in an enter hook. The process ends with 0 by itself: this is the truth."""
 
     async def checkpoint(self, task_id: str, checkpoint_id: str) -> None:
-        """ContainerCheckpoint: answered when this returns; the container then drops its connections and waits for the restore file."""
+        """ContainerCheckpoint: answered when this returns; the container then drops its connections and waits for the
+        restore file.
+        """

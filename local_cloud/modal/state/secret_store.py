@@ -1,4 +1,6 @@
-"""Secrets, in an SQLite file of their own (mode 0600): the only place that holds their values, which are never logged or sent back."""
+"""Secrets, in an SQLite file of their own (mode 0600): the only place that holds their values, which are never logged or
+sent back.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class SecretStore:
     def create(
         self, environment: str, name: str, contents: Mapping[str, str], *, exists_ok: bool, overwrite: bool
     ) -> SecretRecord:
-        """`exists_ok` keeps the old values of a Secret that exists; `overwrite` replaces them all and keeps the id. Else AlreadyExists."""
+        """`exists_ok` keeps the old values of a Secret that exists; `overwrite` replaces them all and keeps the id. Else
+        AlreadyExists.
+        """
         try:
             existing = self.find(environment, name)
         except NotFound:
@@ -75,7 +79,9 @@ class SecretStore:
         return self.get(existing.secret_id)
 
     def anonymous(self, environment: str, app_id: str, contents: Mapping[str, str]) -> SecretRecord:
-        """For `Secret.from_dict`. An App that brings the same values again gets the same id, so that an unchanged deploy is one."""
+        """For `Secret.from_dict`. An App that brings the same values again gets the same id, so that an unchanged deploy
+        is one.
+        """
         for row in self._database.all("SELECT * FROM secrets WHERE name IS NULL AND app_id = ?", app_id):
             if app_id and json.loads(row["contents"]) == dict(contents):
                 return _record(row)
@@ -94,7 +100,8 @@ class SecretStore:
     def named(self, environment: str, limit: int, created_before: float) -> list[SecretRecord]:
         """Named Secrets, newest first; 0 means no limit and no time."""
         rows = self._database.all(
-            "SELECT * FROM secrets WHERE environment = ? AND name IS NOT NULL AND (? = 0 OR created_at < ?) ORDER BY created_at DESC LIMIT ?",
+            "SELECT * FROM secrets WHERE environment = ? AND name IS NOT NULL AND (? = 0 OR created_at < ?) ORDER"
+            " BY created_at DESC LIMIT ?",
             environment,
             created_before,
             created_before,

@@ -102,7 +102,9 @@ class Tasks:
 
 
 def _start_time(pid: int) -> str:
-    """When a process began, in clock ticks since boot (proc(5), field 22 of stat): with its id this names it for ever. Empty when gone."""
+    """When a process began, in clock ticks since boot (proc(5), field 22 of stat): with its id this names it for ever.
+    Empty when gone.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -51,8 +51,12 @@ class Volumes:
         self._database = database
         self._root = root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for row in database.all("SELECT * FROM volumes WHERE name IS NULL"):
-            self.delete(row["volume_id"])  # ephemeral ones end with the client that made them, at the latest now
+        # Ephemeral ones end with the client that made them, at the latest now; a directory without a Volume was never finished.
+        database.execute("DELETE FROM volumes WHERE name IS NULL")
+        known = {row["volume_id"] for row in database.all("SELECT volume_id FROM volumes")}
+        for directory in root.iterdir():
+            if directory.name not in known:
+                shutil.rmtree(directory)
 
     def find(self, environment: str, name: str) -> VolumeRecord:
         """Raises NotFound."""
@@ -68,23 +72,28 @@ class Volumes:
             raise NotFound(f"Volume {volume_id} not found")
         return _record(row)
 
-    def create(self, environment: str, name: str | None, version: int) -> VolumeRecord:
-        """`name` None makes an ephemeral one. Raises AlreadyExists."""
+    def prepare(self) -> tuple[str, Path]:
+        """The id and the empty directory of a Volume to be: nobody sees it before `create`."""
         volume_id = new_id("vo")
         (self._root / volume_id).mkdir(mode=0o755)
+        return volume_id, self._root / volume_id
+
+    def create(self, volume_id: str, environment: str, name: str | None, version: int) -> VolumeRecord:
+        """Makes a prepared Volume one; `name` None makes an ephemeral one. Raises AlreadyExists, and then it is gone."""
         try:
             self._database.execute(
                 "INSERT INTO volumes VALUES (?, ?, ?, ?, ?)", volume_id, environment, name, version, time.time()
             )
         except sqlite3.IntegrityError:
-            (self._root / volume_id).rmdir()
+            shutil.rmtree(self._root / volume_id)
             raise AlreadyExists(f"Volume '{name}' already exists in environment '{environment}'") from None
         return self.get(volume_id)
 
     def named(self, environment: str, limit: int, created_before: float) -> list[VolumeRecord]:
         """Named Volumes, newest first; 0 means no limit and no time."""
         rows = self._database.all(
-            "SELECT * FROM volumes WHERE environment = ? AND name IS NOT NULL AND (? = 0 OR created_at < ?) ORDER BY created_at DESC LIMIT ?",
+            "SELECT * FROM volumes WHERE environment = ? AND name IS NOT NULL AND (? = 0 OR created_at < ?) ORDER"
+            " BY created_at DESC LIMIT ?",
             environment,
             created_before,
             created_before,

@@ -1,0 +1,92 @@
+"""Deploys one app, in a process of its own: `python -m modal_app.deploy server|jobs`.
+
+A description (`Deployment` or `JobsDeployment`, JSON) comes on stdin. What Modal says goes to stderr. On success stdout has
+one JSON line (`app_name`, `app_id`, and `url` of a server) and the exit status is 0; on a known failure the last line on
+stderr is `error: ...` and the status is 1.
+
+A process of its own, because Modal's decorators bind their settings when a module is imported, and a Pulumi provider serves
+many releases; and because a child with its own output can be watched and ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+
+from pydantic import ValidationError
+
+from modal_app import described
+from modal_app.described import JobsDeployment
+from modal_app.errors import Failure, missing_environment
+from modal_app.release import SERVER_NAME, Deployment
+
+__all__ = ["deploy", "main"]
+
+KINDS: dict[str, tuple[type[Deployment] | type[JobsDeployment], str]] = {
+    "server": (Deployment, "modal_app.server"),
+    "jobs": (JobsDeployment, "modal_app.jobs"),
+}
+
+
+def deploy(kind: str, text: str) -> dict[str, Any]:
+    """Deploy the app that `text` describes and say what it is. Once a process. Raises Failure for what somebody can mend."""
+    model, module = KINDS[kind]
+    try:
+        description = model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Failure(
+            f"the description on stdin is no {model.__name__} ({where}: {first['msg']}): expected its JSON"
+        ) from None
+    os.environ.update(described.encoded(description))
+    import modal
+
+    try:
+        app = importlib.import_module(module).app
+        # nobody watches a terminal here: no colours, no spinner, no wrapping
+        with redirect_stdout(sys.stderr), modal.enable_output():
+            app.deploy(environment_name=description.environment)
+        result = {"app_name": app.name, "app_id": app.app_id}
+        if isinstance(description, Deployment):
+            server = modal.Server.from_name(app.name, SERVER_NAME, environment_name=description.environment)
+            result["url"] = server.get_url()
+    except modal.exception.NotFoundError as error:
+        raise Failure(_not_found(error, description.environment)) from None
+    except modal.exception.AuthError as error:
+        raise Failure(f"Modal refused the credentials ({error}): expected a valid token: run `modal setup`") from None
+    except modal.exception.ConnectionError as error:
+        raise Failure(f"Modal cannot be reached ({error}): expected it to answer: run the same command again") from None
+    except (modal.exception.InvalidError, modal.exception.PermissionDeniedError) as error:
+        raise Failure(f"Modal refused the app {description.app_name!r} ({error}): expected it to be accepted") from None
+    return result
+
+
+def _not_found(error: Exception, environment: str) -> str:
+    text = str(error).strip()
+    if missing_environment(text):
+        return f"{text}: expected the environment to exist: make it with `modal environment create {environment}`"
+    return f"Modal did not find what the app needs: {text}: run `pulumi up --refresh`, which makes what is missing"
+
+
+def main() -> int:
+    """Read stdin, deploy, answer."""
+    parser = argparse.ArgumentParser(description="Deploy one app; its description comes on stdin as JSON.")
+    parser.add_argument("kind", choices=sorted(KINDS))
+    arguments = parser.parse_args()
+    try:
+        result = deploy(arguments.kind, sys.stdin.read())
+    except Failure as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

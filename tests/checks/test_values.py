@@ -1,0 +1,148 @@
+"""The values that checks are made of: results, expectations, prompts."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import checks
+from checks.answers import Answer, shorten
+from checks.expectations import find_ready
+from checks.prompts import mentions, png
+from checks.results import CheckFailed
+from modal_app.command import SAMPLING_PRESETS, ServerOptions
+from modal_app.release import Release, SecretRef
+
+
+def test_a_result_reads_as_one_line() -> None:
+    failed = checks.CheckResult("text", "failed", 0.5, sent="POST /x", expected="200", got="500 boom")
+    assert failed.line() == "text: sent POST /x: expected 200: got 500 boom"
+    assert checks.CheckResult("text", "passed", 0.5, "fine").line() == "text: passed in 0.50 s: fine"
+    assert checks.CheckResult("text", "skipped", 0, "no key").line() == "text: skipped: no key"
+
+
+def test_only_a_check_that_ran_passes() -> None:
+    assert checks.CheckResult("text", "passed", 0).passed
+    assert not checks.CheckResult("text", "skipped", 0).passed
+    assert not checks.CheckResult("text", "failed", 0).passed
+
+
+def test_a_record_is_json() -> None:
+    failed = checks.CheckResult("text", "failed", 0.5, sent="a", expected="b", got="c")
+    assert json.loads(json.dumps(failed.record())) == {
+        "name": "text", "status": "failed", "seconds": 0.5, "note": "", "sent": "a", "expected": "b", "got": "c"
+    }  # fmt: skip
+
+
+def test_a_release_says_what_to_expect() -> None:
+    release = Release(tag="b11434", build_key="b11434-abc", model_key="m", argv=(), api_key=SecretRef(name="key"))
+    options = ServerOptions(parallel=3, ctx_per_slot=1024, served_name="gemma", sampling=SAMPLING_PRESETS["precise"])
+    expect = checks.Expectations.of(release, options.props())
+    assert expect == checks.Expectations(
+        served_name="gemma",
+        release_alias=f"rel-{release.key[:12]}",
+        release=release.key,
+        build="b11434-abc",
+        slots=3,
+        ctx_per_slot=1024,
+        sampling={"temperature": 0.3, "top_k": 20, "top_p": 0.8, "min_p": 0.05},
+    )
+
+
+def test_the_last_ready_line_of_the_release_counts() -> None:
+    def line(event: str, release: str, mapped: int) -> str:
+        event = json.dumps({"event": event, "release": release, "maps": {"model_files_mapped": mapped}})
+        return f"2026-10-06 12:00:00 llama-on-modal: {event}"
+
+    lines = [
+        line("ready", "a", 1),
+        line("ready", "b", 2),
+        line("ready", "a", 3),
+        line("stopped", "a", 4),
+        "llama-on-modal: {",
+    ]
+    assert (find_ready(lines, "a") or {})["maps"] == {"model_files_mapped": 3}
+    assert (find_ready(lines, None) or {})["maps"] == {"model_files_mapped": 3}
+    assert find_ready(lines, "c") is None
+    assert find_ready([], None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "where"),
+    [
+        ("The capital is Paris.", "paris", 15),
+        ("PARIS", "Paris", 0),
+        ("Parisian food", "Paris", -1),
+        ("It is 118 degrees", "18", -1),
+        ("It is 18 degrees", "18", 6),
+        ("17 * 24 = **408**.", "408", 12),
+        ("", "red", -1),
+    ],
+)
+def test_a_word_is_found_as_a_word(text: str, word: str, where: int) -> None:
+    assert mentions(text, word) == where
+
+
+def test_a_picture_is_a_png_of_its_colour() -> None:
+    head, _, data = png(1, 2, 3, side=5).partition(",")
+    raw = base64.b64decode(data)
+    assert head == "data:image/png;base64"
+    assert raw.startswith(b"\x89PNG\r\n\x1a\n")
+    chunks = {}
+    at = 8
+    while at < len(raw):
+        (length,) = struct.unpack(">I", raw[at : at + 4])
+        kind, body = raw[at + 4 : at + 8], raw[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", raw[at + 8 + length : at + 12 + length]) == (zlib.crc32(kind + body),)
+        chunks[kind] = body
+        at += 12 + length
+    assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    assert struct.unpack(">II", chunks[b"IHDR"][:8]) == (5, 5)
+    assert zlib.decompress(chunks[b"IDAT"]) == (b"\0" + b"\1\2\3" * 5) * 5
+
+
+@given(st.text(), st.integers(min_value=20, max_value=500))
+def test_a_shortened_text_is_one_line_within_its_length(text: str, length: int) -> None:
+    short = shorten(text, length)
+    assert "\n" not in short
+    assert len(short) <= length + len(" ... ")
+    if len(" ".join(text.split())) <= length:
+        assert short == " ".join(text.split())
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(json_values)
+def test_an_answer_of_any_form_fails_a_check_and_never_breaks_it(body: object) -> None:
+    answer = Answer("GET /", 200, body)
+    for reach in (
+        lambda: answer.content,
+        lambda: answer.tool_calls,
+        lambda: answer.output_text,
+        lambda: answer.at(str, "choices", 0, "message"),
+    ):
+        with pytest.raises(CheckFailed):
+            reach()
+
+
+@given(json_values)
+def test_calls_of_any_form_never_break_a_check(calls: object) -> None:
+    message = {
+        "choices": [{"message": {"content": "", "tool_calls": calls}}],
+        "output": [{"type": "function_call", "name": calls}],
+    }
+    answer = Answer("GET /", 200, message)
+    for reach in (lambda: answer.tool_calls, lambda: answer.function_calls):
+        with contextlib.suppress(CheckFailed):
+            assert all(call.name for call in reach())

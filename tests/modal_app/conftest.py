@@ -1,0 +1,66 @@
+"""A release of the carried stand-in model and the real build, laid out as on Volumes, and a free port."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from modal_app import command
+from modal_app.command import ServerOptions
+from modal_app.release import ModelFile, ModelSpec, Release, SecretRef
+
+CARRIED = Path(__file__).parents[2] / "tools/models/tiny-gemma4"
+KEY = "a-key-for-this-test-alone"
+
+MODEL = ModelSpec(
+    repo="someone/tiny",
+    revision="0" * 40,
+    weights=ModelFile(path="weights.gguf"),
+    projector=ModelFile(path="mmproj.gguf"),
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a container of a release would find: environment variables, and the release."""
+
+    environment: dict[str, str]
+    release: Release
+    models: Path
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def release(build_key: str, model: ModelSpec = MODEL, **options: object) -> Release:
+    """A release of the stand-in model, small enough for a busy machine."""
+    values = {"parallel": 1, "ctx_per_slot": 8192, "threads": 1, "cache_ram_mib": 64, "gpu_layers": 0, **options}
+    argv = command.argv(ServerOptions.model_validate(values), "b11434", build_key, model)
+    return Release(
+        tag="b11434", build_key=build_key, model_key=model.key, argv=argv, api_key=SecretRef(name="llama-api-key")
+    )
+
+
+@pytest.fixture
+def served(llama_server_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """The default build with the stand-in model."""
+    models = tmp_path / "models" / MODEL.key
+    models.mkdir(parents=True)
+    for name, pattern in (("weights.gguf", "*Q8_0.gguf"), ("mmproj.gguf", "mmproj*.gguf")):
+        shutil.copy(next(CARRIED.rglob(pattern)), models / name)
+    places = {
+        "VOLUME_DIR_BUILDS": str(llama_server_build.parent),
+        "VOLUME_DIR_MODELS": str(models.parent),
+        "SERVER_PORT": str(free_port()),
+    }
+    for name, place in places.items():
+        monkeypatch.setenv(name, place)
+    environment = {"PATH": "/usr/bin:/bin", "LLAMA_API_KEY": KEY, **places}
+    return Served(environment, release(llama_server_build.name), models)

@@ -1,0 +1,183 @@
+"""The supervisor with a real llama-server and the stand-in model; and what it refuses before starting one."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from modal_app import lines, supervisor
+from modal_app.errors import Failure
+from modal_app.supervisor import Supervisor, child_environment, model_files_mapped, redacted
+from tests.modal_app.conftest import KEY, Served
+
+PROJECT = Path(__file__).parents[2]
+
+
+def events(text: str) -> dict[str, dict[str, Any]]:
+    parsed = (lines.parse_event(line) for line in text.splitlines())
+    return {event["event"]: event for event in parsed if event}
+
+
+@pytest.mark.parametrize("key", [None, "", "  ", ",", " , "])
+def test_an_empty_key_is_refused_because_the_server_would_let_everybody_in(key: str | None) -> None:
+    with pytest.raises(Failure, match="LLAMA_API_KEY is empty: expected a key"):
+        child_environment({} if key is None else {"LLAMA_API_KEY": key})
+
+
+def test_the_child_sees_no_flag_variables_and_no_foreign_secret() -> None:
+    environment = {
+        "LLAMA_API_KEY": "k",
+        "PATH": "/bin",
+        "LLAMA_ARG_TOOLS": "all",
+        "LLAMA_ARG_LOAD_MODE": "mmap",
+        "HF_TOKEN": "hf_x",
+        "MODAL_TOKEN_SECRET": "as-x",
+    }
+    assert child_environment(environment) == {"LLAMA_API_KEY": "k", "PATH": "/bin", "HF_HUB_OFFLINE": "1"}
+
+
+def test_a_key_in_an_argument_never_reaches_the_log() -> None:
+    assert redacted(["s", "--api-key", "secret", "--port", "1"]) == ["s", "--api-key", "***", "--port", "1"]
+
+
+def test_a_mapped_model_file_is_seen(tmp_path: Path) -> None:
+    weights = tmp_path / "a model.gguf"
+    weights.write_bytes(bytes(8192))
+    assert model_files_mapped(os.getpid()) == []
+    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert model_files_mapped(os.getpid()) == [str(weights)]
+        weights.unlink()
+        assert model_files_mapped(os.getpid()) == [f"{weights} (deleted)"]
+
+
+@pytest.mark.local
+def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = Supervisor(served.release, {**served.environment, "LLAMA_ARG_LOAD_MODE": "mmap", "LLAMA_ARG_PORT": "1"})
+    try:
+        server.start()
+        ready = events(capfd.readouterr().out)["ready"]
+        assert ready["release"] == served.release.key
+        assert ready["warmed"] == ["text", "thinking", "tool", "image"]
+        assert ready["maps"] == {"model_files_mapped": 0}
+        assert ready["memory"]["rss_mib"] > 1
+        assert ready["pid"] == server.process.pid if server.process else None
+        assert httpx.get(f"{server.url}/v1/models").status_code == 401
+        answer = httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}).json()
+        assert served.release.alias in answer["data"][0]["aliases"]
+        props = httpx.get(f"{server.url}/props", headers={"Authorization": f"Bearer {KEY}"}).json()
+        assert props["build_info"] == served.release.build_key
+        server.resume()
+        assert events(capfd.readouterr().out)["resumed"]["restarted"] is False
+    finally:
+        server.stop()
+    out = capfd.readouterr().out
+    stopped = events(out)["stopped"]
+    assert stopped["code"] == 0
+    assert stopped["seconds"] < supervisor.TERMINATE_SECONDS
+    assert KEY not in out
+
+
+@pytest.mark.local
+def test_a_restored_server_that_does_not_answer_is_replaced(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    server = Supervisor(served.release, served.environment)
+    try:
+        server.start()
+        assert server.process
+        first = server.process.pid
+        os.kill(first, signal.SIGKILL)
+        server.process.wait()
+        server.resume()  # and this process is still here: the crash monitor was not armed yet
+        assert server.process.pid != first
+        assert events(capfd.readouterr().out)["resumed"]["restarted"] is True
+        assert httpx.get(f"{server.url}/health").status_code == 200
+    finally:
+        server.stop()
+
+
+@pytest.mark.local
+def test_a_crash_after_start_up_ends_the_container_loudly(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "release.json").write_text(served.release.model_dump_json())
+    code = (
+        "import sys, time; from pathlib import Path; from modal_app.release import Release\n"
+        "from modal_app.supervisor import Supervisor\n"
+        "s = Supervisor(Release.model_validate_json(Path(sys.argv[1]).read_text())); s.start(); s.resume(); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "release.json")],
+        cwd=PROJECT,
+        env={**os.environ, **served.environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as container:
+        timer = threading.Timer(100, container.kill)
+        timer.start()
+        assert container.stdout is not None
+        out = ""
+        for line in container.stdout:
+            out += line
+            event = lines.parse_event(line)
+            if event and event["event"] == "resumed":
+                os.kill(event["pid"], signal.SIGSEGV)
+        timer.cancel()
+    assert container.returncode == 1
+    assert events(out)["crashed"]["code"] == -signal.SIGSEGV
+
+
+@pytest.mark.local
+def test_a_corrupt_model_is_one_line_and_leaves_no_server(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    weights = served.models / "weights.gguf"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    server = Supervisor(served.release, served.environment)
+    with pytest.raises(Failure, match=r"llama-server ended with .* expected it to load the model") as failure:
+        server.start()
+    assert "\n" not in str(failure.value)
+    assert server.process
+    assert server.process.poll() is not None
+    assert "ready" not in events(capfd.readouterr().out)
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("budget", [0, 1, 2, -1])
+def test_a_thinking_budget_never_eats_the_answer_of_a_request_that_does_not_think(served: Served, budget: int) -> None:
+    """patches/thinking-off-no-budget.patch, in a compiled server: with thinking off, a budget changes nothing."""
+    server = Supervisor(served.release, served.environment)
+    message = " ... reasoning budget reached, answering now."
+    body = {
+        "messages": [{"role": "user", "content": "Say OK."}],
+        "max_tokens": 24,
+        "temperature": 0,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    try:
+        server.start()
+        client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
+        with client:
+            plain, budgeted = (
+                client.post("/v1/chat/completions", json={**body, **extra}).json()["choices"][0]["message"]
+                for extra in ({}, {"thinking_budget_tokens": budget, "reasoning_budget_message": message})
+            )
+        assert budgeted["content"] == plain["content"] != ""
+        assert not budgeted.get("reasoning_content")
+    finally:
+        server.stop()
+
+
+def test_events_are_one_line_of_json_behind_a_prefix(capsys: pytest.CaptureFixture[str]) -> None:
+    lines.event("ready", text="two\nlines")
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert out.startswith("llama-on-modal: ")
+    assert json.loads(out.removeprefix(lines.EVENT_PREFIX)) == {"event": "ready", "text": "two\nlines"}
+    assert lines.parse_event("llama-on-modal: {broken") is None
