@@ -121,6 +121,11 @@ class Settings(BaseModel):
              "container is meant to serve: raise it or set 0 for no limit"),
             (self.sampling not in SAMPLING_PRESETS, "sampling",
              f"{self.sampling!r} is not a preset: expected one of {', '.join(SAMPLING_PRESETS)}"),
+            (
+                "," in self.cors_origins,
+                "corsOrigins",
+                f"{self.cors_origins!r} is a list: expected one origin, because llama-server sends the value as it stands",
+            ),
             (self.mtp and self.model.drafter is None, "mtp",
              "needs the drafter file: set model.drafter.path, or mtp to false"),
             (self.snapshot == "gpu" and self.gpu == "none", "snapshot",

@@ -23,7 +23,7 @@ class Expectations:
     served_name: str | None = None
     """First name in `/v1/models`, sent as `model` in every request."""
     release_alias: str | None = None
-    """The name by which the release is told from others, `rel-...`."""
+    """The name by which the release is told from others, `~rel-...`."""
     release: str | None = None
     """The release key that the log line `ready` must name."""
     build: str | None = None

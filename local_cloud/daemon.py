@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from local_cloud.modal.state.ledger import StateLedger
 __all__ = ["CannotStartError", "Options", "main", "serve"]
 
 _log = logging.getLogger(__name__)
+
+_HOME_CHECK_S = 2.0
 
 
 class CannotStartError(Exception):
@@ -107,8 +109,19 @@ async def _serve(options: Options, state: CloudState, ready: asyncio.Event, stop
             )
         )
         ready.set()
-        await stopping.wait()
+        await _until_stopped_or_homeless(options.home, stopping)
         _log.info("stopping")
+
+
+async def _until_stopped_or_homeless(home: Home, stopping: asyncio.Event) -> None:
+    """A daemon whose directory was removed could be found by nobody any more."""
+    while not stopping.is_set():
+        if not home.announced(os.getpid()):
+            _log.warning("%s is gone or another daemon's", home.path)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HOME_CHECK_S):
+                await stopping.wait()
 
 
 @asynccontextmanager

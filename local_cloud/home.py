@@ -19,7 +19,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["Credentials", "Home", "HomeError", "RunningDaemon", "default_home", "process_start_time"]
@@ -44,17 +44,17 @@ class Credentials:
 
 @dataclass(frozen=True)
 class RunningDaemon:
-    """A daemon that answers, as it described itself."""
+    """A daemon that answers, as it described itself; one of another version may say more or less."""
 
     pid: int
     pid_started: str
     api_url: str
     hub_url: str
-    runtime: str
-    runtime_reason: str
-    snapshots: str
-    models: str
-    seeds: dict[str, str]
+    runtime: str = "unknown"
+    runtime_reason: str = ""
+    snapshots: str = ""
+    models: str = ""
+    seeds: dict[str, str] = field(default_factory=dict)
 
 
 class Home:
@@ -113,9 +113,16 @@ class Home:
     def last_announced(self) -> RunningDaemon | None:
         """The daemon that answered last, which may be gone: its addresses are those of the next one."""
         try:
-            return RunningDaemon(**json.loads(self._daemon.read_text()))
+            announced = json.loads(self._daemon.read_text())
         except FileNotFoundError:
             return None
+        known = {found.name for found in dataclasses.fields(RunningDaemon)}
+        return RunningDaemon(**{name: value for name, value in announced.items() if name in known})
+
+    def announced(self, pid: int) -> bool:
+        """Whether the daemon that was announced last is this process."""
+        daemon = self.last_announced()
+        return daemon is not None and daemon.pid == pid
 
     def running(self) -> RunningDaemon | None:
         """The daemon that lives here."""

@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modal_app import artifacts, patches, source
+from modal_app import artifacts, patches, paths, source
 from modal_app.errors import Failure
 from modal_app.lines import Report
 from modal_app.recipe import QUICK_BUILD, recipe
@@ -131,7 +130,8 @@ def _tools() -> dict[str, str]:
 
 
 def _work_root() -> Path:
-    return Path(tempfile.gettempdir()) / f"llama-on-modal-builds-{os.getuid()}"
+    """Not the system's temporary directory: others could write there, and it may be small."""
+    return paths.cache() / "work"
 
 
 def _compile(spec: BuildSpec, tools: dict[str, str], tree: Path, objects: Path, report: Report, jobs: int) -> Path:
@@ -190,7 +190,7 @@ def _run(command: list[str], report: Report) -> None:
                 process.terminate()
     if status != 0:
         if any(os.strerror(errno.ENOSPC) in line for line in tail):
-            raise _FullDiskError(_full(tempfile.gettempdir()))
+            raise _FullDiskError(_full(_work_root()))
         raise Failure(
             f"{Path(command[0]).name} failed: {_reason(list(tail), status)}: expected llama-server to compile: see the lines "
             "before this"
@@ -218,7 +218,7 @@ def _known_failures() -> Iterator[None]:
     except OSError as error:
         # copying a tree collects its errors into one without a number
         if error.errno == errno.ENOSPC or (isinstance(error, shutil.Error) and os.strerror(errno.ENOSPC) in str(error)):
-            raise _FullDiskError(_full(error.filename or tempfile.gettempdir())) from None
+            raise _FullDiskError(_full(error.filename or _work_root())) from None
         if error.errno in (errno.EACCES, errno.EROFS):
             raise Failure(
                 f"{error.filename} cannot be written: expected a directory of our own: mount it writable"

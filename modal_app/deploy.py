@@ -62,6 +62,10 @@ def deploy(kind: str, text: str) -> dict[str, Any]:
         raise Failure(f"Modal refused the credentials ({error}): expected a valid token: run `modal setup`") from None
     except modal.exception.ConnectionError as error:
         raise Failure(f"Modal cannot be reached ({error}): expected it to answer: run the same command again") from None
+    except modal.exception.ImageBuildError as error:
+        raise Failure(
+            f"an image of {description.app_name!r} could not be built ({error}): see the lines before this"
+        ) from None
     except (modal.exception.InvalidError, modal.exception.PermissionDeniedError) as error:
         raise Failure(f"Modal refused the app {description.app_name!r} ({error}): expected it to be accepted") from None
     return result

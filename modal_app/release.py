@@ -183,7 +183,10 @@ class Release(Frozen):
 
 
 def release_alias(key: str) -> str:
-    """`~rel-` and the first 12 digits of a release key. llama-server sorts its names, and the first is the one in answers: `~` sorts last."""
+    """`~rel-` and the first 12 digits of a release key.
+
+    llama-server sorts its names and answers with the first (`std::set` in tools/server, b11434): `~` sorts after all others.
+    """
     return f"~rel-{key[:12]}"
 
 

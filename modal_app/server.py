@@ -8,6 +8,8 @@ from __future__ import annotations
 import modal
 
 from modal_app import described, images
+from modal_app.errors import Failure
+from modal_app.lines import event
 from modal_app.release import BUILDS_MOUNT, MODELS_MOUNT, SERVER_NAME, Deployment
 from modal_app.supervisor import API_KEY, Supervisor
 
@@ -56,8 +58,13 @@ class LlamaServer:
     @modal.enter(snap=SNAPSHOT)
     def start(self) -> None:
         """Load and warm the server. Modal takes the snapshot when this returns."""
-        self.supervisor = Supervisor(RELEASE)
-        self.supervisor.start()
+        try:
+            self.supervisor = Supervisor(RELEASE)
+            self.supervisor.start()
+        except Failure as error:
+            # who deployed it waits for this release: the reason is worth more than a time-out
+            event("failed", release=RELEASE.key, reason=str(error))
+            raise
 
     @modal.enter(snap=False)
     def resume(self) -> None:

@@ -18,6 +18,7 @@ from providers import cloud
 from providers.base import Inputs, Provider, has_unknown
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
+from providers.rollout import Rollout
 
 __all__ = ["SnapshotApp", "SnapshotAppProvider"]
 
@@ -52,21 +53,23 @@ class SnapshotAppProvider(Provider):
                 f"the name to be free: stop it with `modal app stop {name} -e {environment}`, or take it over with "
                 "`pulumi config set adopt true`"
             )
-        deployed = _deploy(modal, props)
-        _wait_until_it_answers(deployed["url"], props)
+        rollout = _rollout(modal, props)
+        deployed = _deploy(rollout)
+        _wait_until_it_answers(rollout, deployed["url"], props)
         return CreateResult(f"{environment}/{name}", self._outs(props, deployed))
 
     @one_line
     def update(self, id_: str, olds: Inputs, news: Inputs) -> UpdateResult:
         """Deploy again. A new release must answer before this succeeds; if it does not, the old one is put back."""
         modal = cloud.connect(news["address"])
-        deployed = _deploy(modal, news)
+        rollout = _rollout(modal, news)
+        deployed = _deploy(rollout)
         if news["release"] == olds["release"]:
             return UpdateResult(self._outs(news, deployed))
         try:
-            _wait_until_it_answers(deployed["url"], news)
+            _wait_until_it_answers(rollout, deployed["url"], news)
         except ProviderError as error:
-            _deploy(modal, olds)
+            _deploy(_rollout(modal, olds))
             raise ProviderError(f"{error}; the release before serves again") from None
         return UpdateResult(self._outs(news, deployed))
 
@@ -93,26 +96,29 @@ class SnapshotAppProvider(Provider):
         return self.outputs(props, address=props["address"], url=deployed["url"].rstrip("/"), appId=deployed["app_id"])
 
 
-def _deploy(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
+def _rollout(modal: cloud.Cloud, props: Inputs) -> Rollout:
     from modal_app.release import Deployment
 
     deployment = Deployment.model_validate(props["deployment"])
-    return modal.deploy("server", deployment.props(), Progress(deployment.app_name), DEPLOY_DEADLINE_SECONDS)
+    return Rollout(modal, deployment, Progress(deployment.app_name))
 
 
-def _wait_until_it_answers(url: str, props: Inputs) -> None:
+def _deploy(rollout: Rollout) -> dict[str, Any]:
+    return rollout.modal.deploy("server", rollout.deployment.props(), rollout.progress, DEPLOY_DEADLINE_SECONDS)
+
+
+def _wait_until_it_answers(rollout: Rollout, url: str, props: Inputs) -> None:
     """Wake the app and wait until the new release is the one that answers: old containers may serve for a while."""
     import checks
-    from modal_app.release import Deployment, release_alias
 
-    deployment = Deployment.model_validate(props["deployment"])
+    deployment = rollout.deployment
     try:
         checks.wait_for_release(
             url,
             props["apiKey"],
-            release_alias(props["release"]),
+            deployment.release.alias,
             timeout=2 * deployment.scaling.startup_timeout,
-            report=Progress(deployment.app_name),
+            report=rollout.report,
         )
     except checks.NotServing as error:
         raise ProviderError(f"app {deployment.app_name!r}: {error}") from None

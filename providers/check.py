@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -24,6 +23,7 @@ from providers import cloud
 from providers.base import Inputs, Provider, has_unknown
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
+from providers.rollout import Rollout
 
 if TYPE_CHECKING:
     from modal_app.release import Release
@@ -94,24 +94,21 @@ def _path(release: str) -> str:
 
 def _prove(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
     import checks
-    from modal_app.release import SERVER_NAME, Deployment
+    from modal_app.release import Deployment
 
     candidate = Deployment.model_validate(props["candidate"])
     progress = Progress(candidate.app_name)
-    start, started = time.monotonic(), datetime.now(UTC)
+    rollout = Rollout(modal, candidate, progress)
+    start = time.monotonic()
     try:
         app = modal.deploy("server", candidate.props(), progress, DEPLOY_DEADLINE_SECONDS)
-
-        def logs() -> list[str]:
-            return modal.server_logs(candidate.app_name, SERVER_NAME, candidate.environment, since=started)
-
         try:
             results = checks.run(
                 app["url"],
                 props["apiKey"],
                 checks.Expectations.of(candidate.release, props["options"]),
-                progress,
-                logs=logs,
+                rollout.report,
+                logs=rollout.logs,
                 startup_timeout=candidate.scaling.startup_timeout,
                 only=_names(candidate.release),
             )
@@ -125,7 +122,7 @@ def _prove(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
     proof = {
         "schema": PROOF_SCHEMA,
         "release": props["release"],
-        "proven": started.isoformat(timespec="seconds"),
+        "proven": rollout.since.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - start, 1),
         "checks": [r.record() for r in results],
         "candidate": candidate.props(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 
 from tools.places import Places
 from tools.steps import Failure
@@ -20,10 +21,11 @@ def local_variables(places: Places) -> dict[str, str | None]:
 
     Raises `Failure` where the local cloud has never run: without its address `modal` would mean the user's own account.
     """
+    own = {"PATH": places.path_variable(), "LOCAL_CLOUD_HOME": str(places.cloud_home())}
     answer = subprocess.run(
         [places.python, "-m", "local_cloud", "env"],
         cwd=places.root,
-        env=with_variables({"PATH": places.path_variable()}),
+        env=with_variables(own),
         capture_output=True,
         text=True,
         check=False,
@@ -38,7 +40,7 @@ def local_variables(places: Places) -> dict[str, str | None]:
         reason = (answer.stderr.strip().splitlines() or ["it printed no address"])[-1]
         raise Failure(f"no local cloud to point at ({reason}): it is made by `make up`: run that first")
     return {
-        "PATH": places.path_variable(),
+        **own,
         "VIRTUAL_ENV": str(places.venv),
         **pulumi_variables(places),
         **cloud,
@@ -68,7 +70,7 @@ def proxy_variables() -> dict[str, str | None]:
     return {"no_proxy": merged, "NO_PROXY": merged}
 
 
-def with_variables(variables: dict[str, str | None]) -> dict[str, str]:
+def with_variables(variables: Mapping[str, str | None]) -> dict[str, str]:
     """This process's environment with `variables` set, and those that are None left out."""
     merged: dict[str, str | None] = {**os.environ, **variables}
     return {name: value for name, value in merged.items() if value is not None}

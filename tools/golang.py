@@ -13,7 +13,7 @@ from tools.places import ROOT, Places
 from tools.steps import Failure, Step
 from tools.store import make_directory, need_space, remove_tree
 
-__all__ = ["Go", "build", "find_go", "forget_private_caches"]
+__all__ = ["Go", "build", "find_go", "forget_private_caches", "required_version"]
 
 MODULES = ROOT / "tools" / "go"
 """One Go module per program, each with the program as its `tool`: go.mod and go.sum pin every dependency."""
@@ -31,6 +31,16 @@ class Go:
 
     program: str
     environment: dict[str, str]
+
+
+def required_version(module: str, dependency: str) -> str:
+    """The version of `dependency` that tools/go/`module` pins, as `v1.2.3`."""
+    line = re.search(
+        rf"^\t?(?:require )?{re.escape(dependency)} (v\S+)", (MODULES / module / "go.mod").read_text(), re.MULTILINE
+    )
+    if line is None:
+        raise LookupError(f"tools/go/{module}/go.mod does not require {dependency}")
+    return line[1]
 
 
 def needed_version() -> tuple[int, ...]:

@@ -152,13 +152,14 @@ def _destroy(places: Places, steps: Steps) -> None:
 def _start_cloud(places: Places, steps: Steps) -> None:
     with steps.step("local cloud", "starting what stands in for Modal and the Hugging Face Hub") as step:
         places.builds.mkdir(parents=True, exist_ok=True)
+        places.cloud_home_record.write_text(f"{places.cloud_home()}\n")
         _local_cloud(
             places, step, "up", "--seed", f"llama-builds={places.builds}", "--models", str(places.carried_models)
         )
 
 
 def _local_cloud(places: Places, step: Step, *arguments: str) -> None:
-    environment = with_variables({"PATH": places.path_variable()})
+    environment = with_variables({"PATH": places.path_variable(), "LOCAL_CLOUD_HOME": str(places.cloud_home())})
     status = step.show([places.python, "-m", "local_cloud", *arguments], cwd=places.root, env=environment)
     if status != 0:
         raise Failure(

@@ -7,8 +7,10 @@ CHECKOUT/.local/             what the local stack needs and git ignores
     state/  pulumi/          the stack's state; Pulumi's own home for it
     passphrase               encrypts the secrets of Pulumi.local.yaml
     logs/                    the full output of the long steps
+    cloud-home               names the local cloud's directory that the last `make up` used
 CACHE/tools/                 the Pulumi CLI, runsc and Go, where the machine has none
 CACHE/builds/                finished builds of llama-server
+CACHE/local-cloud/           the local cloud's state, unless LOCAL_CLOUD_HOME names another directory
 ```
 """
 
@@ -46,9 +48,17 @@ class Places:
         self.pulumi_home = self.local / "pulumi"
         self.passphrase = self.local / "passphrase"
         self.logs = self.local / "logs"
+        self.cloud_home_record = self.local / "cloud-home"
         self.settings = root / "Pulumi.local.yaml"
         self.settings_example = root / "Pulumi.local.yaml.example"
         self.carried_models = root / "tools" / "models" / "tiny-gemma4"
+
+    def cloud_home(self) -> Path:
+        """The local cloud's directory: LOCAL_CLOUD_HOME, else the last `make up`'s, so that every shell means the same."""
+        named = os.environ.get("LOCAL_CLOUD_HOME")
+        if not named and self.cloud_home_record.is_file():
+            named = self.cloud_home_record.read_text().strip()
+        return Path(named).absolute() if named else self.cache / "local-cloud"
 
     def path_variable(self, path: str | None = None) -> str:
         """`path` (default: the environment's PATH) with the venv and the tools in use put in front, once each."""

@@ -10,15 +10,15 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
-from tools.golang import MODULES, build, find_go
+from tools.golang import MODULES, build, find_go, required_version
 from tools.places import Places
 from tools.steps import Failure, Step, Steps
 from tools.store import make_directory
 
 __all__ = ["VERSION", "ensure_cli"]
 
-VERSION = "3.259.0"
-"""The engine that the tests run with, and the oldest one that is accepted from PATH."""
+VERSION = required_version("pulumi", "github.com/pulumi/pulumi/pkg/v3").removeprefix("v")
+"""The engine that the tests run with (tools/go/pulumi/go.mod pins it), and the oldest one that is accepted from PATH."""
 
 INSTALL_SCRIPT = "https://get.pulumi.com/install.sh"
 """Pulumi's install script (https://www.pulumi.com/docs/install/); the Automation API runs it with the same arguments."""

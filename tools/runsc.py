@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 from pathlib import Path
 
-from tools.golang import MODULES, build, find_go
+from tools.golang import MODULES, build, find_go, required_version
 from tools.places import Places
 from tools.steps import Failure, Steps
 from tools.store import make_directory
@@ -23,12 +22,11 @@ def ensure_runsc(places: Places, steps: Steps) -> Path | None:
     if found:
         return Path(found)
     module = (MODULES / "runsc" / "go.mod").read_text()
-    version = re.search(r"gvisor\.dev/gvisor (v\S+)", module)
-    assert version is not None
-    flags = [f"-ldflags=-s -w -X gvisor.dev/gvisor/runsc/version.version={version[1]}"]
+    version = required_version("runsc", "gvisor.dev/gvisor")
+    flags = [f"-ldflags=-s -w -X gvisor.dev/gvisor/runsc/version.version={version}"]
     sums = (MODULES / "runsc" / "go.sum").read_text()
     key = hashlib.sha256("\0".join([module, sums, *flags]).encode()).hexdigest()[:12]
-    directory = places.tools / f"runsc-{version[1]}-{key}"
+    directory = places.tools / f"runsc-{version}-{key}"
     if (directory / "runsc").is_file():
         return directory / "runsc"
     if platform.system() != "Linux":

@@ -1,12 +1,17 @@
+#!/usr/bin/env python3
 """Print the path of llama.cpp's source tree of a tag, fetched into the user's cache if it is not there.
 
-python -m tools.sources b11434
+    tools/sources.py b11434        (or python -m tools.sources b11434)
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project is not on the path then
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from modal_app import source
 from modal_app.errors import Failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def test_a_stack_is_checked_against_its_own_release(
     assert [name for name, status in results.items() if status != "passed"] == ["no model file mapped"]
 
 
-def _stack(directory: Path, outputs: dict[str, object]) -> None:
+def _stack(directory: Path, outputs: Mapping[str, object]) -> None:
     (directory / "pulumi").write_text(PULUMI)
     (directory / "pulumi").chmod(0o755)
     (directory / "outputs.json").write_text(json.dumps(outputs))

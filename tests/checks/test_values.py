@@ -7,18 +7,19 @@ import contextlib
 import json
 import struct
 import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import checks
-from checks.answers import Answer, shorten
+from checks.answers import Answer, ToolCall, shorten
 from checks.expectations import find_ready
 from checks.prompts import mentions, png
 from checks.results import CheckFailed
 from modal_app.command import SAMPLING_PRESETS, ServerOptions
-from modal_app.release import Release, SecretRef
+from modal_app.release import Release, SecretRef, release_alias
 
 
 def test_a_result_reads_as_one_line() -> None:
@@ -47,7 +48,7 @@ def test_a_release_says_what_to_expect() -> None:
     expect = checks.Expectations.of(release, options.props())
     assert expect == checks.Expectations(
         served_name="gemma",
-        release_alias=f"rel-{release.key[:12]}",
+        release_alias=release_alias(release.key),
         release=release.key,
         build="b11434-abc",
         slots=3,
@@ -143,6 +144,7 @@ def test_calls_of_any_form_never_break_a_check(calls: object) -> None:
         "output": [{"type": "function_call", "name": calls}],
     }
     answer = Answer("GET /", 200, message)
-    for reach in (lambda: answer.tool_calls, lambda: answer.function_calls):
+    reaches: list[Callable[[], list[ToolCall]]] = [lambda: answer.tool_calls, lambda: answer.function_calls]
+    for reach in reaches:
         with contextlib.suppress(CheckFailed):
             assert all(call.name for call in reach())

@@ -134,7 +134,7 @@ def test_max_containers_touches_the_app_alone(up: Stack) -> None:
     [
         (("app", "list"), "{app}"),
         (("app", "history", "{app}"), "v1"),
-        (("app", "logs", "{app}", "-n", "200"), "[llama-server]"),
+        (("app", "logs", "{app}", "-n", "200"), "llama-server:"),
         (("volume", "list"), "llama-builds"),
         (("volume", "ls", "llama-builds"), "b11434-"),
         (("secret", "list"), "{app}-api-key"),

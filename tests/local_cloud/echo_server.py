@@ -1,17 +1,17 @@
 """An HTTP server for tests, standard library only: `python echo_server.py PORT`. Runs as the child of a server container.
 
-    GET  /            ok
-    GET  /who         {"pid", "task", "port", "seed"} as JSON
-    GET  /headers     the request's headers as JSON
-    GET  /sse?n=&s=   n events, s seconds apart
-    GET  /sleep?s=    answers after s seconds
-    GET  /state       {"cancelled": number of clients that went away during /sse, "uploads": bytes received by /swallow}
-    POST /echo        the body, byte for byte, with its length
-    POST /swallow     reads the body slowly, counts it
-    GET  /drop        closes the connection without an answer
-    GET  /cut         promises 100 bytes, sends 10, closes
-    GET  /exit?code=  ends this process
-    GET  /deaf        stops listening, goes on running
+GET  /            ok
+GET  /who         {"pid", "task", "port", "seed"} as JSON
+GET  /headers     the request's headers as JSON
+GET  /sse?n=&s=   n events, s seconds apart
+GET  /sleep?s=    answers after s seconds
+GET  /state       {"cancelled": number of clients that went away during /sse, "uploads": bytes received by /swallow}
+POST /echo        the body, byte for byte, with its length
+POST /swallow     reads the body slowly, counts it
+GET  /drop        closes the connection without an answer
+GET  /cut         promises 100 bytes, sends 10, closes
+GET  /exit?code=  ends this process
+GET  /deaf        stops listening, goes on running
 """
 
 import json
@@ -69,7 +69,12 @@ class Handler(BaseHTTPRequestHandler):
         query = {k: v[0] for k, v in parse_qs(url.query).items()}
         match url.path:
             case "/who":
-                who = {"pid": os.getpid(), "task": os.environ.get("MODAL_TASK_ID"), "port": PORT, "seed": os.environ.get("SEED")}
+                who = {
+                    "pid": os.getpid(),
+                    "task": os.environ.get("MODAL_TASK_ID"),
+                    "port": PORT,
+                    "seed": os.environ.get("SEED"),
+                }
                 self.answer(json.dumps(who).encode(), "application/json")
             case "/headers":
                 self.answer(json.dumps([*self.headers.items(), ["path", self.path]]).encode(), "application/json")

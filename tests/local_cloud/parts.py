@@ -1,4 +1,4 @@
-"""The local cloud's parts, wired in this process as the daemon wires them, for tests that look inside; and Apps to deploy to it."""
+"""The local cloud's parts, wired in this process as the daemon wires them; and Apps to deploy to it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Cloud:
     run: Path
     api: str
 
-    async def modal(self, *args: str) -> str:
+    async def command(self, *args: str) -> str:
         """The `modal` command; its output."""
         environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith("MODAL_")},
@@ -152,17 +152,19 @@ def echo_app(name: str, *, fail: str = "", hello: str = "", **server: Any) -> mo
             import sys
             import time
 
-            print("enter", hello, flush=True)
+            print("enter", hello, flush=True)  # noqa: T201 - the container's log
             if fail == "enter":
                 raise ValueError("no such model")
             if fail == "slow":
                 time.sleep(600)
             environ = {**os.environ, "SEED": hello}
-            self.child = subprocess.Popen([sys.executable, "-c", source, os.environ.get("SERVER_PORT", "8000")], env=environ)
+            self.child = subprocess.Popen(
+                [sys.executable, "-c", source, os.environ.get("SERVER_PORT", "8000")], env=environ
+            )
 
         @modal.exit()
         def stop(self) -> None:
-            print("exit hook", flush=True)
+            print("exit hook", flush=True)  # noqa: T201 - the container's log
             self.child.terminate()
             self.child.wait()
 

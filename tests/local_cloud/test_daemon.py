@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -161,6 +162,15 @@ def test_nothing_of_it_can_be_guessed_or_read_by_others(cloud: LocalCloud) -> No
     database.close()
     guess = httpx.get(f"http://127.0.0.1:{port}/range", params={"what": "vo-x:0:10:f", "signature": "0" * 64})
     assert guess.status_code == 403
+
+
+def test_a_daemon_whose_directory_was_removed_ends(tmp_path: Path) -> None:
+    cloud = LocalCloud(tmp_path / "home")
+    cloud.up()
+    pid = pid_of(cloud)
+    started = process_start_time(pid)
+    shutil.rmtree(cloud.home)
+    wait_until(lambda: process_start_time(pid) != started, "the daemon's end")
 
 
 def test_env_names_the_way_to_start_when_nothing_ever_ran(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -66,7 +67,7 @@ def test_bodies_of_20_mb_pass_both_ways_byte_for_byte(runtime: str) -> None:
             await wake(c.url("web"))
             body = bytes(range(256)) * 80_000
 
-            async def pieces():  # type: ignore[no-untyped-def]
+            async def pieces() -> AsyncIterator[bytes]:
                 for start in range(0, len(body), 1_000_000):
                     yield body[start : start + 1_000_000]
 
@@ -165,7 +166,14 @@ def test_headers_of_one_connection_stay_on_it_and_the_others_pass() -> None:
         async with cloud("process") as c:
             await c.deploy(echo_app("web"), "web")
             await wake(c.url("web"))
-            sent = {"X-Mine": "1", "Connection": "x-private", "X-Private": "1", "TE": "trailers", "Modal-Secret": "s", "Accept-Encoding": "br"}
+            sent = {
+                "X-Mine": "1",
+                "Connection": "x-private",
+                "X-Private": "1",
+                "TE": "trailers",
+                "Modal-Secret": "s",
+                "Accept-Encoding": "br",
+            }
             answer = await get(c.url("web") + "/headers?q=a%2Fb%20c", headers=sent)
             seen = {name.lower(): value for name, value in json.loads(answer.text)}
             assert (seen["x-mine"], seen["accept-encoding"]) == ("1", "br")
@@ -247,7 +255,9 @@ def test_a_port_in_use_at_restart_is_one_clear_line(tmp_path: Path) -> None:
             port = int(c.url("web").rsplit(":", 1)[1])
         other = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", port)
         async with other:
-            with pytest.raises(PortInUseError, match=f"127.0.0.1:{port} for Echo of App web: .*in use.*stop the program"):
+            with pytest.raises(
+                PortInUseError, match=f"127.0.0.1:{port} for Echo of App web: .*in use.*stop the program"
+            ):
                 async with cloud("process", tmp_path, ports):
                     pass
 

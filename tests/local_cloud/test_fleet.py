@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx
@@ -66,7 +66,9 @@ def test_min_containers_are_up_without_a_request() -> None:
 def test_target_concurrency_adds_containers_under_load_and_takes_them_away_after() -> None:
     async def scenario() -> None:
         async with cloud("process") as c:
-            await c.deploy(echo_app("web", target_concurrency=1, max_containers=2, scaledown_window=2, exit_grace_period=5), "web")
+            await c.deploy(
+                echo_app("web", target_concurrency=1, max_containers=2, scaledown_window=2, exit_grace_period=5), "web"
+            )
             await wake(c.url("web"))
             load = [asyncio.create_task(get(c.url("web") + "/sleep?s=4")) for _ in range(4)]
             await c.eventually(lambda: len(c.ledger.open_tasks()) == 2)
@@ -216,15 +218,18 @@ def test_draining_lets_a_stream_finish_and_takes_no_new_request(runtime: str) ->
 
 
 def test_an_exit_grace_period_of_0_cuts_streams_as_modal_does() -> None:
+    async def stream_to_the_end(c: Cloud) -> None:
+        async with client() as http, http.stream("GET", c.url("web") + "/sse?n=100&s=0.1") as answer:
+            async for _ in answer.aiter_lines():
+                for task in c.ledger.open_tasks():
+                    c.fleet.stop_task(task.task_id, graceful=True)
+
     async def scenario() -> None:
         async with cloud("process") as c:
             await c.deploy(echo_app("web"), "web")
             await wake(c.url("web"))
             with pytest.raises(httpx.RemoteProtocolError):
-                async with client() as http, http.stream("GET", c.url("web") + "/sse?n=100&s=0.1") as answer:
-                    async for _ in answer.aiter_lines():
-                        for task in c.ledger.open_tasks():
-                            c.fleet.stop_task(task.task_id, graceful=True)
+                await stream_to_the_end(c)
 
     asyncio.run(scenario())
 
@@ -235,7 +240,7 @@ def test_a_stopped_app_has_no_container_and_no_file_left(runtime: str) -> None:
         async with cloud(runtime) as c:
             await c.deploy(echo_app("web", min_containers=1), "web")
             who = (await wake(c.url("web") + "/who")).json()
-            await c.modal("app", "stop", "--yes", "web")
+            await c.command("app", "stop", "--yes", "web")
             await c.eventually(lambda: not c.ledger.open_tasks(), 10)
             await c.eventually(lambda: not list(c.run.glob("ta-*")), 5)
             assert (await get(c.url("web"))).status_code == 404
@@ -251,7 +256,9 @@ def test_a_stopped_app_has_no_container_and_no_file_left(runtime: str) -> None:
 def work_app(name: str, volume: modal.Volume | None = None, **options: Any) -> modal.App:
     """An App with a function `work` that does as it is told."""
     app = modal.App(name, include_source=False)
-    volumes = {"/data": volume} if volume is not None else {}
+    volumes: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = (
+        {} if volume is None else {"/data": volume}
+    )
 
     @app.function(serialized=True, name="work", volumes=volumes, **options)
     def work(what: str, seconds: float = 0) -> Any:
@@ -306,7 +313,7 @@ def test_a_function_writes_to_its_volume(runtime: str) -> None:
             await c.deploy(work_app("jobs", volume), "jobs")
             root = await call(c, "jobs", "write")
             assert (root == "/data") == (runtime == "process")
-            assert (await c.modal("volume", "get", "data", "file", "-")).startswith("written")
+            assert (await c.command("volume", "get", "data", "file", "-")).startswith("written")
 
     asyncio.run(scenario())
 
@@ -337,7 +344,7 @@ def test_a_container_that_dies_fails_its_input() -> None:
     async def scenario() -> None:
         async with cloud("process") as c:
             await c.deploy(work_app("jobs"), "jobs")
-            with pytest.raises(modal.exception.RemoteError, match="exit code 7|exit code: 7"):
+            with pytest.raises(modal.exception.RemoteError, match=r"exit code 7"):
                 await call(c, "jobs", "die")
             with pytest.raises(ValueError, match="as told"):
                 await call(c, "jobs", "raise")
@@ -377,7 +384,7 @@ def test_stopping_an_app_ends_a_busy_function() -> None:
             await c.deploy(work_app("jobs"), "jobs")
             calling = asyncio.create_task(call(c, "jobs", "id", 600))
             await c.eventually(lambda: any(c.ledger.claimed_inputs(t.task_id) for t in c.ledger.open_tasks()))
-            await c.modal("app", "stop", "--yes", "jobs")
+            await c.command("app", "stop", "--yes", "jobs")
             await c.eventually(lambda: not c.ledger.open_tasks(), 10)
             with pytest.raises(modal.exception.Error):
                 await calling

@@ -40,7 +40,9 @@ def test_a_mount_point_is_made_in_the_skeleton(root: Path, tmp_path: Path) -> No
     assert (root / "root/app.py").is_file()
 
 
-def test_a_bind_without_a_mount_point_takes_the_outer_one_apart_and_leaves_the_host_alone(root: Path, tmp_path: Path) -> None:
+def test_a_bind_without_a_mount_point_takes_the_outer_one_apart_and_leaves_the_host_alone(
+    root: Path, tmp_path: Path
+) -> None:
     host = tree(tmp_path / "host", "bin/tool", "data", "lib/so/x")
     (host / "link").symlink_to("bin")
     app = tree(tmp_path / "app", "main.py")

@@ -22,6 +22,8 @@ from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec
 
 from .parts import RUNSC, runtimes
 
+pytestmark = pytest.mark.local
+
 needs_runsc = pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
 every_runtime = pytest.mark.parametrize("name", [pytest.param("runsc", marks=needs_runsc), "process", "plain"])
 true_paths = pytest.mark.parametrize("name", [pytest.param("runsc", marks=needs_runsc), "process"])
@@ -282,7 +284,10 @@ while True:
 
 async def ask(container: Container) -> str:
     """One GET."""
-    async with aiohttp.ClientSession(connector=await container.connector(8000)) as http, http.get("http://x/") as answer:
+    async with (
+        aiohttp.ClientSession(connector=await container.connector(8000)) as http,
+        http.get("http://x/") as answer,
+    ):
         return await answer.text()
 
 
@@ -302,7 +307,16 @@ def test_a_forwarder_that_dies_is_started_again(short: Path) -> None:
     async def scenario() -> None:
         async with started("runsc", short, HELLO_SERVER, port=8000) as c:
             assert await asyncio.wait_for(ask(c.container), 20) == "hello"
-            runsc = [str(RUNSC), "--root", str(c.directory / "state"), "exec", "c", "/bin/sh", "-c", "kill -9 $(ls /proc | grep -E '^[0-9]+$' | grep -vE '^1$')"]
+            runsc = [
+                str(RUNSC),
+                "--root",
+                str(c.directory / "state"),
+                "exec",
+                "c",
+                "/bin/sh",
+                "-c",
+                "kill -9 $(ls /proc | grep -E '^[0-9]+$' | grep -vE '^1$')",
+            ]
             await asyncio.to_thread(subprocess.run, runsc, capture_output=True, check=False)
             async with asyncio.timeout(20):
                 while not await c.container.listens(8000):
@@ -317,8 +331,11 @@ def test_two_servers_under_runsc_listen_on_the_same_port(short: Path) -> None:
     async def scenario() -> None:
         (short / "a").mkdir()
         (short / "b").mkdir()
-        async with started("runsc", short / "a", HELLO_SERVER, port=8000) as a, started("runsc", short / "b", HELLO_SERVER, port=8000) as b:
-            assert await asyncio.gather(ask(a.container), ask(b.container)) == ["hello", "hello"]
+        async with (
+            started("runsc", short / "a", HELLO_SERVER, port=8000) as a,
+            started("runsc", short / "b", HELLO_SERVER, port=8000) as b,
+        ):
+            assert [await ask(a.container), await ask(b.container)] == ["hello", "hello"]
 
     asyncio.run(scenario())
 
@@ -339,7 +356,9 @@ def test_runsc_is_chosen_after_a_real_sandbox_ran_and_that_is_remembered(tmp_pat
     assert time.monotonic() - began < 1  # the probe itself takes longer on a busy machine; hashing the binary does not
 
 
-def test_a_runsc_that_does_not_work_means_processes_and_the_reason_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runsc_that_does_not_work_means_processes_and_the_reason_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "runsc"
     broken.write_text("#!/bin/sh\necho cannot create sandbox: not today >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -347,11 +366,13 @@ def test_a_runsc_that_does_not_work_means_processes_and_the_reason_is_given(tmp_
     chosen = choose("auto", tmp_path)
     assert chosen.name == "process"
     assert "cannot create sandbox: not today" in chosen.reason
-    with pytest.raises(RuntimeUnavailableError, match="not today.*LOCAL_CLOUD_RUNTIME=process"):
+    with pytest.raises(RuntimeUnavailableError, match=r"not today.*LOCAL_CLOUD_RUNTIME=process"):
         choose("runsc", tmp_path)
 
 
-def test_a_sandbox_that_hangs_costs_the_time_limit_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sandbox_that_hangs_costs_the_time_limit_and_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hanging = tmp_path / "runsc"
     hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
     hanging.chmod(0o755)
@@ -362,10 +383,12 @@ def test_a_sandbox_that_hangs_costs_the_time_limit_and_is_ended(tmp_path: Path, 
     assert "did not answer within 1 s" in chosen.reason
 
 
-def test_the_environment_can_ask_for_processes_and_a_typo_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_ask_for_processes_and_a_typo_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOCAL_CLOUD_RUNTIME", "process")
     assert choose("auto", tmp_path).name == "process"
     monkeypatch.setenv("LOCAL_CLOUD_RUNTIME", "runcs")
-    with pytest.raises(RuntimeUnavailableError, match="'runcs'.*expected auto, runsc, process or plain"):
+    with pytest.raises(RuntimeUnavailableError, match=r"'runcs'.*expected auto, runsc, process or plain"):
         choose("auto", tmp_path)
     assert os.environ["LOCAL_CLOUD_RUNTIME"] == "runcs"

@@ -58,7 +58,7 @@ Upstream: return 2
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of source trees that holds the small tree under its tag; temporary files go to the test's own directory."""
+    """A cache of source trees that holds the small tree under its tag; the cache is the test's own."""
     tree = tmp_path / "sources" / TAG
     files = {
         "CMakeLists.txt": CMAKE,
@@ -70,9 +70,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tree.parent
 
 
@@ -92,7 +91,11 @@ def version(root: Path, key: str) -> str:
 
 
 def nothing_left(tmp_path: Path) -> bool:
-    return not [*tmp_path.glob("builds/[!.]*"), *tmp_path.glob("builds/.staging/*"), *tmp_path.glob("tmp/*/.staging/*")]
+    return not [
+        *tmp_path.glob("builds/[!.]*"),
+        *tmp_path.glob("builds/.staging/*"),
+        *tmp_path.glob("cache/*/work/.staging/*"),
+    ]
 
 
 def test_a_build_is_complete_says_who_it_is_and_shows_its_progress(sources: Path, tmp_path: Path) -> None:
@@ -137,6 +140,7 @@ def test_every_part_of_the_key_makes_another_build() -> None:
     assert all(key.startswith("b99999-") for key in keys)
 
 
+@pytest.mark.local
 def test_a_killed_build_is_not_trusted_and_the_next_one_succeeds(sources: Path, tmp_path: Path) -> None:
     slow = sources / TAG / "CMakeLists.txt"
     slow.write_text(CMAKE + "add_custom_command(TARGET llama-common PRE_LINK COMMAND sleep $ENV{SECONDS_ASLEEP})\n")
@@ -160,13 +164,14 @@ def test_a_killed_build_is_not_trusted_and_the_next_one_succeeds(sources: Path, 
         os.killpg(killed.pid, signal.SIGKILL)
     assert artifacts.complete(root / spec().key) is None
     slow.write_text(CMAKE)
-    for heart in [*root.glob(".staging/*/.alive"), *tmp_path.glob("tmp/*/.staging/*/.alive")]:
+    for heart in [*root.glob(".staging/*/.alive"), *tmp_path.glob("cache/*/work/.staging/*/.alive")]:
         os.utime(heart, (time.time() - artifacts.SILENT_SECONDS - 1,) * 2)
     lines = build(spec(), root, sources)
     assert len([line for line in lines if line.startswith("removed what a killed build left")]) == 2
     assert version(root, spec().key).startswith("version: b99999-")
 
 
+@pytest.mark.local
 def test_two_builders_of_one_key_both_return_it(sources: Path, tmp_path: Path) -> None:
     results: list[dict[str, object]] = []
 
@@ -181,6 +186,7 @@ def test_two_builders_of_one_key_both_return_it(sources: Path, tmp_path: Path) -
     assert results[0] == results[1] == artifacts.complete(tmp_path / "builds" / spec().key)
 
 
+@pytest.mark.local
 def test_files_that_clash_in_a_batch_are_compiled_one_by_one(sources: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         file = sources / TAG / f"common/{name}.cpp"
@@ -227,7 +233,7 @@ def test_a_missing_compiler_is_named_with_the_way_to_get_it(
     assert nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("full", ["builds", "tmp"])
+@pytest.mark.parametrize("full", ["builds", "cache"])
 def test_a_full_disk_is_one_line(sources: Path, tmp_path: Path, full: str) -> None:
     """A real full disk: a file system of 100 KiB in a mount namespace of its own."""
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]

@@ -99,6 +99,7 @@ def test_what_is_no_tag_is_refused_before_anybody_is_asked(tmp_path: Path) -> No
         source.tree("master", tmp_path)
 
 
+@pytest.mark.local
 def test_the_command_prints_the_path_or_one_line(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 

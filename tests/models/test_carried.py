@@ -125,7 +125,7 @@ def test_training_prompts_are_those_of_the_engine(stand_in: StandIn, llama_serve
         {"id": f"c{i}", "type": "function", "function": {"name": "get_weather", "arguments": {"city": city}}}
         for i, city in enumerate(("Paris", "Rome"))
     ]
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "What is the weather in Paris and Rome?"},
     ]

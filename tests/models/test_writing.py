@@ -22,19 +22,19 @@ from tools.models.tokenizer import SPECIAL, Tokenizer, learn_merges
 from tools.models.vision import COLORS, VisionTower
 
 
-@pytest.mark.parametrize(("text", "size"), [("300M", 300_000_000), ("1.5G", 1_500_000_000), ("10M", 10_000_000)])
+@pytest.mark.parametrize(("text", "size"), [("300M", 300_000_000), ("1.5G", 1_500_000_000), ("25M", 25_000_000)])
 def test_sizes_are_read(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "300", "300MB", "1T", "-5M", "0G", "9M", "M"])
+@pytest.mark.parametrize("text", ["", "300", "300MB", "1T", "-5M", "0G", "24M", "M"])
 def test_what_is_no_size_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["random", f"--size={text}", str(tmp_path / "out")]) == 1
-    assert re.fullmatch(r"no model written: .*expected at least 10M.*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"no model written: .*expected at least 25M.*\n", capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
-@given(st.integers(min_value=10**7, max_value=10**11))
+@given(st.integers(min_value=25 * 10**6, max_value=10**11))
 def test_shapes_of_every_size_suit_the_engine(size: int) -> None:
     shape = shape_of_size(size)
     assert shape.layers[-1] == "full"
@@ -46,25 +46,25 @@ def test_shapes_of_every_size_suit_the_engine(size: int) -> None:
 def test_a_random_model_has_its_size_and_is_the_same_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = []
     for run in ("one", "two"):
-        assert main(["random", "--size", "12M", str(tmp_path / run)]) == 0
+        assert main(["random", "--size", "25M", str(tmp_path / run)]) == 0
         listed.append([line.split()[0] for line in capsys.readouterr().out.splitlines()[:2]])
     assert listed[0] == listed[1]
-    weights = tmp_path / "one" / "random-gemma4-12M-F16.gguf"
-    assert 10_000_000 < weights.stat().st_size < 20_000_000
+    weights = tmp_path / "one" / "random-gemma4-25M-F16.gguf"
+    assert 22_000_000 < weights.stat().st_size < 28_000_000
 
 
 def test_a_random_model_says_what_it_is(tmp_path: Path) -> None:
-    main(["random", "--size", "12M", str(tmp_path)])
-    text = GGUFReader(tmp_path / "random-gemma4-12M-F16.gguf")
+    main(["random", "--size", "25M", str(tmp_path)])
+    text = GGUFReader(tmp_path / "random-gemma4-25M-F16.gguf")
     projector = GGUFReader(tmp_path / "mmproj-F16.gguf")
     assert _value(text, "general.architecture") == "gemma4"
     assert _value(projector, "clip.vision.projector_type") == "gemma4v"
     assert _value(projector, "clip.vision.projection_dim") == _value(text, "gemma4.embedding_length")
-    assert read_template(tmp_path / "random-gemma4-12M-F16.gguf") == read_template(carried.carried_weights())
+    assert read_template(tmp_path / "random-gemma4-25M-F16.gguf") == read_template(carried.carried_weights())
 
 
 def test_a_model_without_a_tokenizer_is_refused_in_one_line(tmp_path: Path) -> None:
-    main(["random", "--size", "12M", str(tmp_path)])
+    main(["random", "--size", "25M", str(tmp_path)])
     with pytest.raises(ValueError, match=r"has no tokenizer\.ggml\.merges: expected"):
         read_tokenizer(tmp_path / "mmproj-F16.gguf")
 

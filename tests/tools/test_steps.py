@@ -49,8 +49,8 @@ def test_a_command_over_its_limit_is_ended_with_its_children(tmp_path: Path) -> 
     steps, _ = steps_in(tmp_path)
     marker = tmp_path / "child"
     with pytest.raises(Failure, match="had not ended after"), steps.step("fetch", "a minute") as step:
-        step.run(["sh", "-c", f"(sleep 2; touch {marker}) & wait"], limit=0.3)
-    time.sleep(2.2)
+        step.run(["sh", "-c", f"(sleep 1; touch {marker}) & wait"], limit=0.3)
+    time.sleep(1.2)
     assert not marker.exists()
 
 

@@ -60,7 +60,8 @@ class TinyProgram:
         self.directory = directory
         for name, text in (("__main__.py", PROGRAM), ("slow.py", SLOW), ("Pulumi.yaml", SETTINGS)):
             (directory / name).write_text(text)
-        (directory / ".venv").symlink_to(Path(sys.prefix))
+        if not (directory / ".venv").exists():
+            (directory / ".venv").symlink_to(Path(sys.prefix))
         places = Places(directory)
         for made in (places.bin, places.state, places.pulumi_home):
             made.mkdir(parents=True)

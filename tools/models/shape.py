@@ -82,15 +82,16 @@ TINY = TextShape(
 TINY_VISION = VisionShape()
 
 _UNITS = {"M": 10**6, "G": 10**9}
+_SMALLEST = 25 * 10**6
 _LARGEST_BLOCK = 600 * 10**6  # bytes of six layers with 128 experts
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size like `300M` or `1.5G` (powers of ten). Raises ValueError for anything else or less than 10M."""
+    """Bytes of a size like `300M` or `1.5G` (powers of ten). Raises ValueError for anything else or less than 25M."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([MG])", text)
     size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if size < 10 * 10**6:
-        raise ValueError(f"{text!r} is not a model size: expected at least 10M, for example 300M or 1.5G")
+    if size < _SMALLEST:
+        raise ValueError(f"{text!r} is not a model size: expected at least 25M, for example 300M or 1.5G")
     return size
 
 
@@ -101,7 +102,7 @@ def shape_of_size(size: int) -> TextShape:
     """
     blocks = -(-size // _LARGEST_BLOCK)
     embedding, expert_feed_forward = 512, 256
-    fixed = 6 * 10**6  # embeddings, attention and dense MLPs of one block, in bytes: close enough for a stand-in
+    fixed = 10 * 10**6  # attention and dense MLPs of one block, in bytes: close enough for a stand-in
     expert = 6 * 3 * embedding * expert_feed_forward * 2
     experts = max(2, round((size / blocks - fixed) / expert))
     block: tuple[Attention, ...] = ("sliding", "sliding", "sliding", "sliding", "sliding", "full")

@@ -28,7 +28,7 @@ NETWORK_NAMES = (
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
 )
-"""Variables (also in lower case) by which a machine behind a proxy or with a package mirror reaches what Modal's reach directly."""
+"""Variables (also in lower case) by which a machine behind a proxy or with a package mirror reaches the network."""
 
 
 def entrypoint_argv() -> tuple[str, ...]:
@@ -47,13 +47,26 @@ def network_environment() -> dict[str, str]:
 
 
 def place_environment(
-    *, modal: str = TASK_DIRECTORY, home: str = "/root", python_path: str = "/root", tmp: str = "/tmp", host_programs: bool = False
+    *,
+    modal: str = TASK_DIRECTORY,
+    home: str = "/root",
+    python_path: str = "/root",
+    tmp: str = "/tmp",  # noqa: S108 - the container's own
+    host_programs: bool = False,
 ) -> dict[str, str]:
     """Where a container finds its API, its code, its programs and its temporary files.
 
     With `host_programs` the PATH of the local cloud's user comes last: a compiler may live anywhere.
     """
-    search = [str(Path(sys.executable).parent), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    search = [
+        str(Path(sys.executable).parent),
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
     if host_programs:
         search += [d for d in os.environ.get("PATH", "").split(":") if d.startswith("/")]
     paths = [python_path]
@@ -73,7 +86,7 @@ def place_environment(
 
 
 def merged(places: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """The container's own variables win, but PATH and PYTHONPATH of an image are put in front of ours instead of replacing them."""
+    """The container's own variables win; but PATH and PYTHONPATH of an image are put in front of ours."""
     env = {**places, **own}
     for name in ("PATH", "PYTHONPATH"):
         if name in own:

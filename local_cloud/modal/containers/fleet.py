@@ -103,7 +103,9 @@ class ContainerFleet:
 
     async def checkpoint(self, task_id: str, checkpoint_id: str) -> None:
         """Never asked for: no container is told to take the snapshot path (MODAL_ENABLE_SNAP_RESTORE is not set)."""
-        raise RuntimeError(f"container {task_id} asked for checkpoint {checkpoint_id}: {self._platform.runtimes.snapshots}")
+        raise RuntimeError(
+            f"container {task_id} asked for checkpoint {checkpoint_id}: {self._platform.runtimes.snapshots}"
+        )
 
     def _pool(self, definition: Definition) -> FunctionPool | ServerPool:
         pool = self._pools.get(definition.function_id)

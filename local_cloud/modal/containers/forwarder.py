@@ -2,9 +2,10 @@
 
     forwarder.py SOCKET PORT
 
-The socket appears only when the port listens, so the host sees readiness as the socket's appearance. Started after the container
-(`runsc exec`), because gVisor refuses to checkpoint a process tree that holds a bound socket of the host ("Cannot save endpoint with
-bound host socket"). Standard library only, threads rather than asyncio: it must start quickly.
+The socket appears only when the port listens, so the host sees readiness as the socket's appearance. Started after
+the container (`runsc exec`), because gVisor refuses to checkpoint a process tree that holds a bound socket of the
+host ("Cannot save endpoint with bound host socket"). Standard library only, threads rather than asyncio: it must
+start quickly.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ RETIREMENT_TIMEOUT = 30.0
 """Seconds that an idle container gets for its exit hooks after the kill switch."""
 
 APP_STOP_GRACE = 1.0
-"""Seconds after which a container of a stopped App is interrupted. An idle one follows the kill switch in less, and one that runs its
-exit hooks ignores the interrupt (modal/_runtime/user_code_imports.py, `disable_signals`)."""
+"""Seconds after which a container of a stopped App is interrupted. An idle one follows the kill switch in less time,
+and one that runs its exit hooks ignores the interrupt (modal/_runtime/user_code_imports.py, `disable_signals`)."""
 
 
 class FunctionWorker(Worker):
@@ -66,13 +66,15 @@ class FunctionWorker(Worker):
             return
         self.platform.wire.retire(self.task_id)
         idle_since = time.monotonic()
-        while time.monotonic() < min(idle_since + RETIREMENT_TIMEOUT, self.drain_until) and self.stage is not Stage.ENDED:
+        while (
+            time.monotonic() < min(idle_since + RETIREMENT_TIMEOUT, self.drain_until) and self.stage is not Stage.ENDED
+        ):
             if self.platform.ledger.claimed_inputs(self.task_id):
                 idle_since = time.monotonic()
             await asyncio.sleep(0.1)
 
     def ask_to_stop(self, container: Container) -> None:
-        """SIGINT raises KeyboardInterrupt in user code and runs the exit hooks; for SIGTERM a function's container has no handler."""
+        """SIGINT raises KeyboardInterrupt in user code and runs the exit hooks; for SIGTERM it has no handler."""
         container.interrupt()
 
 
@@ -81,7 +83,9 @@ class FunctionPool(Pool[FunctionWorker]):
 
     def new_worker(self, definition: Definition) -> FunctionWorker:
         """Opens a task."""
-        return FunctionWorker(self.platform, self.platform.ledger.open_task(definition.function_id), definition, self.changed)
+        return FunctionWorker(
+            self.platform, self.platform.ledger.open_task(definition.function_id), definition, self.changed
+        )
 
     def step(self, now: float) -> float | None:
         """Starts and retires containers; returns the seconds until something may have to happen."""

@@ -28,7 +28,7 @@ def launcher_argv(*arguments: str) -> list[str]:
 
 
 class HostProcess:
-    """Wraps `subprocess.Popen`: asyncio's own subprocesses wait for every holder of their pipes, also for orphans of the container."""
+    """Wraps `subprocess.Popen`: asyncio's own subprocesses wait for every holder of their pipes, orphans included."""
 
     def __init__(self, process: subprocess.Popen[bytes], outputs: Sequence[_Lines]) -> None:
         self._process = process
@@ -38,9 +38,15 @@ class HostProcess:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], on_output: OnOutput, *, env: Mapping[str, str] | None = None, cwd: Path | None = None, control: bool = False
+        cls,
+        argv: Sequence[str],
+        on_output: OnOutput,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        control: bool = False,
     ) -> HostProcess:
-        """Starts `argv` in a session of its own. With `control` its stdin is a pipe that closes with this process (`close_control`).
+        """Starts `argv` in a session of its own. With `control` its stdin is a pipe that closes with this process.
 
         Must run in the thread that outlives the process: the kernel's parent-death signal is that of the thread.
         """

@@ -46,6 +46,8 @@ def _without_nested(paths: list[Path]) -> list[Path]:
     """Leaves out what lies below another path of the list, unless a symlink on the way leads out of it."""
     kept: list[Path] = []
     for path in sorted(paths, key=lambda p: len(p.parts)):
-        if not any(path.is_relative_to(k) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(k)) for k in kept):
+        if not any(
+            path.is_relative_to(k) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(k)) for k in kept
+        ):
             kept.append(path)
     return kept

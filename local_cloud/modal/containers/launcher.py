@@ -1,8 +1,8 @@
 """Starts a program so that it cannot outlive the local cloud. Run as a program of its own, with nothing but the standard library:
 
-    launcher.py bound PARENT PROGRAM ...      becomes PROGRAM, killed by the kernel when PARENT dies
-    launcher.py keep PROGRAM ...              runs PROGRAM; ends it and all its descendants when it exits or stdin is closed
-    launcher.py enter PLAN.json PROGRAM ...   in a new mount namespace: mounts PLAN, changes root, becomes PROGRAM
+launcher.py bound PARENT PROGRAM ...      becomes PROGRAM, killed by the kernel when PARENT dies
+launcher.py keep PROGRAM ...              runs PROGRAM; ends it and all its descendants when it exits or stdin is closed
+launcher.py enter PLAN.json PROGRAM ...   in a new mount namespace: mounts PLAN, changes root, becomes PROGRAM
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 1, 32, 4096, 16384  # linux/mount.h
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def bound(parent: int, argv: Sequence[str]) -> NoReturn:
+def bound(parent: int, argv: list[str]) -> NoReturn:
     """The death signal is asked for in the child itself, and the parent looked at afterwards: no moment is left uncovered."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -33,7 +33,7 @@ def bound(parent: int, argv: Sequence[str]) -> NoReturn:
     os.execvp(argv[0], argv)  # noqa: S606 - an argument list, no shell
 
 
-def keep(argv: Sequence[str]) -> NoReturn:
+def keep(argv: list[str]) -> NoReturn:
     """As a subreaper it inherits every orphan below it, so that a daemonised grandchild is found and ended too."""
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child = os.fork()
@@ -72,8 +72,8 @@ def _end_descendants() -> None:
             return
 
 
-def enter(plan: Path, argv: Sequence[str]) -> NoReturn:
-    """`plan`: {"root": DIR, "workdir": DIR, "mounts": [[source, target, "bind" | "read-only"], ...]}, outer mounts before inner."""
+def enter(plan: Path, argv: list[str]) -> NoReturn:
+    """`plan`: {"root": DIR, "workdir": DIR, "mounts": [[source, target, "bind" | "read-only"], ...]}, outer before inner."""
     wanted = json.loads(plan.read_text())
     root: str = wanted["root"]
     for source, target, kind in wanted["mounts"]:
@@ -95,7 +95,7 @@ def _mount(source: str, target: str, flags: int) -> None:
 
 
 def _kept_flags(path: str) -> int:
-    """nosuid, nodev, noexec, noatime, nodiratime and relatime of a mount; statvfs numbers them as mount(2) does, but for relatime."""
+    """nosuid, nodev, noexec and the atime flags of a mount; statvfs numbers them as mount(2) does, but for relatime."""
     flags = os.statvfs(path).f_flag
     relatime = 1 << 21 if flags & 4096 else 0  # ST_RELATIME is 1 << 12, MS_RELATIME is 1 << 21
     return (flags & (2 | 4 | 8 | 1024 | 2048)) | relatime

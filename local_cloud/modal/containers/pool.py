@@ -51,7 +51,11 @@ class Pool(ABC, Generic[W]):
 
     def update(self, definition: Definition | None) -> None:
         """What is published has changed; a new deploy gets its first attempt at once."""
-        if definition is not None and self.definition is not None and definition.generation != self.definition.generation:
+        if (
+            definition is not None
+            and self.definition is not None
+            and definition.generation != self.definition.generation
+        ):
             self._failures, self._not_before = 0, 0.0
         self.definition = definition
         self.changed()
@@ -61,8 +65,10 @@ class Pool(ABC, Generic[W]):
         return next((w for w in self.workers if w.task_id == task_id), None)
 
     def start(self, number: int, limit: int, now: float) -> bool:
-        """Starts up to `number` containers within `limit`, which counts those that still drain. False when starting has to wait for
-        the backoff or has failed."""
+        """Starts up to `number` containers within `limit`, which counts those that still drain.
+
+        False when starting has failed or has to wait for the backoff.
+        """
         if number > 0 and now < self._not_before:
             return False
         assert self.definition is not None

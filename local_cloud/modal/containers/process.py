@@ -1,9 +1,10 @@
 """Containers as plain processes of the host, on the host's network.
 
-Where the machine allows mount namespaces, a container still sees Volumes and source at their true paths: the host's root directory is
-bound entry by entry into a skeleton, with the container's own mounts among them, and a process namespace ends all of it at once. Where
-it does not, the environment says where things really are: VOLUME_DIR_<MOUNT PATH> for every Volume. In both cases a server is told its
-port by SERVER_PORT, since two containers on one network cannot listen on the same one.
+Where the machine allows mount namespaces, a container still sees Volumes and source at their true paths: the host's
+root directory is bound entry by entry into a skeleton, with the container's own mounts among them, and a process
+namespace ends all of it at once. Where it does not, the environment says where things really are: VOLUME_DIR_<MOUNT
+PATH> for every Volume. In both cases a server is told its port by SERVER_PORT, since two containers on one network
+cannot listen on the same one.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ class ProcessRuntime:
             unshare += ["--user", "--map-root-user"]
         enter = launcher_argv("enter", str(spec.directory / "plan.json"), *spec.argv)
         places = place_environment(host_programs=True)
-        return launcher_argv("bound", str(os.getpid()), *unshare, *enter), merged({**places, **network_environment()}, spec.env)
+        return launcher_argv("bound", str(os.getpid()), *unshare, *enter), merged(
+            {**places, **network_environment()}, spec.env
+        )
 
     def _in_place(self, spec: ContainerSpec) -> tuple[list[str], dict[str, str]]:
         _real_path(spec, spec.workdir).mkdir(parents=True, exist_ok=True)
@@ -167,8 +170,12 @@ class _OnePort(AbstractResolver):
     def __init__(self, port: int) -> None:
         self._port = port
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        address = ResolveResult(hostname=host, host="127.0.0.1", port=self._port, family=socket.AF_INET, proto=0, flags=0)
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        address = ResolveResult(
+            hostname=host, host="127.0.0.1", port=self._port, family=socket.AF_INET, proto=0, flags=0
+        )
         return [address]
 
     async def close(self) -> None:

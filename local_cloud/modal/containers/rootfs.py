@@ -1,8 +1,8 @@
 """A root directory for a container: an empty skeleton, and the list of binds that fills it.
 
-Nothing is ever created in a directory of the host that is bound read-only. Where a bind lies inside another (`/root/app.py` below the
-host's `/root`, `/models` below `/`) and its mount point is not there, the outer one is taken apart: a directory of the skeleton takes
-its place and its entries are bound one by one.
+Nothing is ever created in a directory of the host that is bound read-only. Where a bind lies inside another
+(`/root/app.py` below the host's `/root`, `/models` below `/`) and its mount point is not there, the outer one is
+taken apart: a directory of the skeleton takes its place and its entries are bound one by one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _take_apart(root: Path, outer: Bind, inner: list[Bind]) -> list[Bind]:
             continue
         if entry.is_symlink():
             if not os.path.lexists(here / entry.name):
-                (here / entry.name).symlink_to(os.readlink(entry))
+                (here / entry.name).symlink_to(Path(entry).readlink())
         else:
             parts.append(replace(outer, source=Path(entry), target=target))
     return _place(root, sorted([*parts, *inner], key=lambda b: PurePosixPath(b.target).parts))
@@ -105,8 +105,9 @@ def _mount_point(outer: Bind, inner: Bind) -> bool:
 def source_binds(tree: Path) -> list[Bind]:
     """Read-only binds for a directory of mounted source that is laid out like `/`.
 
-    `/root/app.py` and `/root/pkg` are bound one by one, so that `/root` itself stays writable as it is on Modal; below the system's
-    own directories only what is not there yet, or the single file, so that the host's `/usr/local` is not hidden by one script in it.
+    `/root/app.py` and `/root/pkg` are bound one by one, so that `/root` itself stays writable as it is on Modal;
+    below the system's own directories only what is not there yet, or the single file, so that the host's `/usr/local`
+    is not hidden by one script in it.
     """
     binds: list[Bind] = []
     for top in _entries(tree):
@@ -131,8 +132,8 @@ def _source_below(directory: Path, target: PurePosixPath, *, merge: bool) -> lis
 def expose(root: Path, paths: Iterable[Path]) -> list[Bind]:
     """Read-only binds that make `paths` of this host exist in a container under the same names.
 
-    A symlink on the way (`/bin`, a venv's `python`, pyenv's `3.11` -> `3.11.7`) is recreated in the skeleton, and what it points to
-    is bound as well. Missing paths are left out.
+    A symlink on the way (`/bin`, a venv's `python`, pyenv's `3.11` -> `3.11.7`) is recreated in the skeleton, and
+    what it points to is bound as well. Missing paths are left out.
     """
     real: dict[Path, None] = {}
     links: dict[Path, str] = {}
@@ -154,7 +155,9 @@ def _follow(path: Path, links: dict[Path, str]) -> Path:
     """The path without symlinks; every symlink met on the way goes into `links`."""
     pending = list(reversed(path.parts[1:]))
     here = Path("/")
-    for _ in range(256):  # as many as a path can sensibly have, links included; a loop ends here and the path counts as missing
+    for _ in range(
+        256
+    ):  # as many as a path can sensibly have, links included; a loop ends here and the path counts as missing
         if not pending:
             return here
         part = pending.pop()
@@ -163,7 +166,7 @@ def _follow(path: Path, links: dict[Path, str]) -> Path:
             continue
         here = here / part
         if here.is_symlink():
-            points_to = os.readlink(here)
+            points_to = str(here.readlink())
             links[here] = points_to
             pending += reversed([p for p in PurePosixPath(points_to).parts if p not in ("/", ".")])
             here = Path("/") if points_to.startswith("/") else here.parent
@@ -175,7 +178,7 @@ def _through_links(root: Path, target: str) -> str:
     parts = PurePosixPath(target).parts
     first = root / parts[1] if len(parts) > 1 else root
     if len(parts) > 2 and first.is_symlink():
-        return str(PurePosixPath("/", os.readlink(first), *parts[2:]))
+        return str(PurePosixPath("/", first.readlink(), *parts[2:]))
     return str(PurePosixPath(target))
 
 

@@ -1,7 +1,7 @@
 """Containers under gVisor's runsc: mounts at their true paths and a network of their own, without root.
 
-gVisor is what Modal itself runs containers on. The shape here is one that gVisor can checkpoint: `--network=none`, the API as a unix
-socket in a bound directory, HTTP by a forwarder that is exec'd after the start, output by pipes.
+gVisor is what Modal itself runs containers on. The shape here is one that gVisor can checkpoint: `--network=none`,
+the API as a unix socket in a bound directory, HTTP by a forwarder that is exec'd after the start, output by pipes.
 
     RUN/ta-.../            the task's directory
       modal/               /__modal in the container: api.sock, args.bin
@@ -83,6 +83,8 @@ class RunscContainer:
         self._process = process
         self._on_output = on_output
         self._forwarding: dict[int, asyncio.Task[None]] = {}
+        self._sending: list[asyncio.Task[int]] = []
+        self._ended = asyncio.create_task(self._end())
 
     @property
     def pid(self) -> int:
@@ -91,9 +93,13 @@ class RunscContainer:
 
     async def wait(self) -> int:
         """The main process's exit code. gVisor reports a signal as 128 + number, as a shell does."""
+        return await asyncio.shield(self._ended)
+
+    async def _end(self) -> int:
         code = await self._process.wait()
         for task in self._forwarding.values():
             task.cancel()
+        await asyncio.gather(*self._forwarding.values(), *self._sending, return_exceptions=True)
         return 128 - code if code > 128 else code
 
     def terminate(self) -> None:
@@ -132,11 +138,11 @@ class RunscContainer:
             writer.close()
 
     def _send(self, name: str) -> None:
-        async def send() -> None:
+        async def send() -> int:
             process = await HostProcess.start([*self._runsc, "kill", CONTAINER_ID, name], _unheard)
-            await process.wait()
+            return await process.wait()
 
-        self._sending = asyncio.create_task(send())
+        self._sending.append(asyncio.create_task(send()))
 
     def _socket(self, port: int) -> Path:
         return self._spec.directory / "in" / f"{port}.sock"
@@ -148,12 +154,16 @@ class RunscContainer:
         said: deque[bytes] = deque(maxlen=1)
         while not self._process.ended:
             process = await HostProcess.start(
-                launcher_argv("bound", str(os.getpid()), *command), lambda _, lines: said.extend(lines.splitlines(keepends=True))
+                launcher_argv("bound", str(os.getpid()), *command),
+                lambda _, lines: said.extend(lines.splitlines(keepends=True)),
             )
             try:
                 await process.wait()
             finally:
                 process.signal(signal.SIGKILL)
+                await process.wait()
+            # gVisor keeps the dead one's socket open: it would take connections that nobody answers.
+            self._socket(port).unlink(missing_ok=True)
             await asyncio.sleep(FORWARDER_RESTART)
             if said and not self._process.ended:
                 self._on_output(2, b"the forwarder of port %d ended and is started again: %s" % (port, said.pop()))
@@ -164,7 +174,7 @@ def _unheard(_descriptor: int, _lines: bytes) -> None:
 
 
 def _namespaces() -> list[str]:
-    """root gets a mount namespace, so that runsc's pinned namespaces vanish with it; everybody else becomes root of a user namespace."""
+    """root gets a mount namespace, so that the namespaces that runsc pins vanish with it; others get a user namespace."""
     unshare = shutil.which("unshare") or "/usr/bin/unshare"
     return [unshare, "--mount"] if has_sys_admin() else [unshare, "--user", "--map-root-user"]
 
@@ -193,8 +203,8 @@ def _config(spec: ContainerSpec) -> dict[str, Any]:
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},
-        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},  # noqa: S108 - the container's own
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]},  # noqa: S108 - the same
         {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
         *(_oci_mount(bind) for bind in rootfs.lay_out(root, binds)),
     ]
@@ -223,9 +233,10 @@ def _oci_mount(bind: Bind) -> dict[str, Any]:
 
 
 def _connects(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe, contextlib.suppress(OSError):
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe,
+        contextlib.suppress(OSError),
+    ):
         probe.connect(str(path))
         return True
     return False
-
-

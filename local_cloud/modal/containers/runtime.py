@@ -64,14 +64,17 @@ class Runtimes:
 async def choose_runtime(requested: str = "auto", *, cache: Path) -> Runtimes:
     """The best runtime that passes its probe. `requested`: auto, runsc, process, or plain (processes without namespaces).
 
-    With auto, the environment variable LOCAL_CLOUD_RUNTIME decides if it is set. A probe that has passed is remembered in `cache` by
-    runsc's content, kernel, user and capabilities; one that has failed is not, since what was in its way may be gone.
-    Raises RuntimeUnavailableError when runsc was asked for by name and does not work, or for an unknown name.
+    With auto, the environment variable LOCAL_CLOUD_RUNTIME decides if it is set. A probe that has passed is
+    remembered in `cache` by runsc's content, kernel, user and capabilities; one that has failed is not, since what
+    was in its way may be gone. Raises RuntimeUnavailableError when runsc was asked for by name and does not work, or
+    for an unknown name.
     """
     if requested == "auto":
         requested = os.environ.get("LOCAL_CLOUD_RUNTIME", "auto")
     if requested not in ("auto", "runsc", "process", "plain"):
-        raise RuntimeUnavailableError(f"unknown container runtime {requested!r}: expected auto, runsc, process or plain: set LOCAL_CLOUD_RUNTIME to one")
+        raise RuntimeUnavailableError(
+            f"unknown container runtime {requested!r}: expected auto, runsc, process or plain: set LOCAL_CLOUD_RUNTIME to one"
+        )
     processes, process_reason = await _process_runtime(namespaces=requested != "plain", cache=cache)
     if requested in ("process", "plain"):
         return Runtimes(processes, processes, "process", f"asked for; {process_reason}")
@@ -83,9 +86,13 @@ async def choose_runtime(requested: str = "auto", *, cache: Path) -> Runtimes:
         problem = await _probe(runsc, cache, _digest(binary))
         if not problem:
             how = "as root" if has_sys_admin() else "in a user namespace"
-            return Runtimes(runsc, processes, "runsc", f"servers: {binary} runs containers here {how}; functions: {process_reason}")
+            return Runtimes(
+                runsc, processes, "runsc", f"servers: {binary} runs containers here {how}; functions: {process_reason}"
+            )
     if requested == "runsc":
-        raise RuntimeUnavailableError(f"the runsc runtime does not work here: {problem}: run with LOCAL_CLOUD_RUNTIME=process instead")
+        raise RuntimeUnavailableError(
+            f"the runsc runtime does not work here: {problem}: run with LOCAL_CLOUD_RUNTIME=process instead"
+        )
     return Runtimes(processes, processes, "process", f"runsc does not work here ({problem}); {process_reason}")
 
 
@@ -107,12 +114,16 @@ async def _process_runtime(*, namespaces: bool, cache: Path) -> tuple[ProcessRun
     problem = await _probe(runtime, cache, "unshare")
     if not problem:
         return runtime, "processes in a mount namespace"
-    return ProcessRuntime(true_paths=False), f"plain processes, Volumes by VOLUME_DIR_* variables (no mount namespace: {problem})"
+    return ProcessRuntime(
+        true_paths=False
+    ), f"plain processes, Volumes by VOLUME_DIR_* variables (no mount namespace: {problem})"
 
 
 async def _probe(runtime: Runtime, cache: Path, what: str) -> str:
     """Empty if a container of this runtime starts, writes to a Volume and answers HTTP; else why not."""
-    key = hashlib.sha256(json.dumps([what, os.uname().release, os.getuid(), has_sys_admin(), sys.executable]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(
+        json.dumps([what, os.uname().release, os.getuid(), has_sys_admin(), sys.executable]).encode()
+    ).hexdigest()[:24]
     record = cache / "probes" / f"{runtime.name}-{key}"
     if record.exists():
         return ""
@@ -153,7 +164,11 @@ async def _run_probe(runtime: Runtime, directory: Path) -> str:
         await asyncio.wait({ended, answering}, timeout=PROBE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         if answering.done() and answering.exception() is None and answering.result() == nonce:
             written = directory / "volume" / "nonce"
-            return "" if written.read_text() == nonce else "a test container wrote something else to its Volume than it should"
+            return (
+                ""
+                if written.read_text() == nonce
+                else "a test container wrote something else to its Volume than it should"
+            )
         if ended.done():
             last = said[-1].decode(errors="replace") if said else "it said nothing"
             return f"a test container ended with code {ended.result()}: {last}"
@@ -169,7 +184,10 @@ async def _run_probe(runtime: Runtime, directory: Path) -> str:
 async def _answer(container: Container, written: Path) -> str:
     while not written.exists():  # it runs
         await asyncio.sleep(0.01)
-    async with aiohttp.ClientSession(connector=await container.connector(PROBE_PORT)) as session, session.get("http://probe/") as response:
+    async with (
+        aiohttp.ClientSession(connector=await container.connector(PROBE_PORT)) as session,
+        session.get("http://probe/") as response,
+    ):
         return await response.text()
 
 

@@ -23,7 +23,7 @@ DEFAULT_STARTUP_TIMEOUT = 30
 """Seconds. Source: modal/app.py, `App.server`."""
 
 HEALTH_INTERVAL = 5.0
-"""Seconds between looks at a ready container's port. "Health checks continue; too many failures = container replaced" (guide/servers);
+"""Seconds between looks at a ready container's port. Too many failures replace the container (modal.com/docs/guide/servers);
 the platform does not say how many, or how often."""
 
 HEALTH_FAILURES = 3
@@ -110,7 +110,9 @@ class ServerPool(Pool[ServerWorker]):
 
     def new_worker(self, definition: Definition) -> ServerWorker:
         """Opens a task."""
-        return ServerWorker(self.platform, self.platform.ledger.open_task(definition.function_id), definition, self.changed)
+        return ServerWorker(
+            self.platform, self.platform.ledger.open_task(definition.function_id), definition, self.changed
+        )
 
     def acquire(self) -> ServerWorker:
         """The ready container with the least to do, counted as one busier; call its `request_finished` afterwards.
@@ -156,7 +158,11 @@ class ServerPool(Pool[ServerWorker]):
         """min_containers, one if a request waits for it, and what target_concurrency makes of the requests in flight."""
         settings = definition.function.autoscaler_settings
         wanted = max(settings.min_containers, 1 if self._wanted_by_request else 0)
-        target = settings.target_concurrency_float or settings.target_concurrency or definition.function.target_concurrent_inputs
+        target = (
+            settings.target_concurrency_float
+            or settings.target_concurrency
+            or definition.function.target_concurrent_inputs
+        )
         if target:
             wanted = max(wanted, math.ceil(sum(w.in_flight for w in current) / target))
         return wanted
@@ -174,8 +180,12 @@ class ServerPool(Pool[ServerWorker]):
         serving = [w for w in leaving if w.is_live]
         if serving and len(old) == len(self.workers) >= self._limit(definition):
             self._wanted_by_request = True  # the old one is gone before the new one starts, and somebody counted on it
-            serving[0].end("a newer deployment replaces it, and max_containers leaves no room for both", grace=_grace(serving[0]))
-        replacements = 1 if old and not any(w.stage is Stage.READY for w in current) and any(w.was_ready for w in old) else 0
+            serving[0].end(
+                "a newer deployment replaces it, and max_containers leaves no room for both", grace=_grace(serving[0])
+            )
+        replacements = (
+            1 if old and not any(w.stage is Stage.READY for w in current) and any(w.was_ready for w in old) else 0
+        )
         return max(replacements, self._wanted(definition, current)) if replacements else 0
 
     def _scale_down(self, definition: Definition, wanted: int, now: float) -> float | None:

@@ -57,13 +57,13 @@ class Container(Protocol):
         """The host process that lives as long as the container."""
 
     async def wait(self) -> int:
-        """Exit code once everything in the container has ended; minus the signal's number when one ended it. May be awaited often."""
+        """Exit code once everything in the container has ended; minus the signal's number when one ended it."""
 
     def terminate(self) -> None:
         """SIGTERM to the container's main process. Call it once: a second one would cut the exit hooks short."""
 
     def interrupt(self) -> None:
-        """SIGINT to the container's main process: Modal's way to stop a function's container (modal/exception.py, InputCancellation)."""
+        """SIGINT to the main process: Modal's way to stop a function's container (modal/exception.py, InputCancellation)."""
 
     def kill(self) -> None:
         """Ends every process of the container at once."""

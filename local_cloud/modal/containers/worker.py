@@ -1,8 +1,8 @@
-"""The life of one task: started, ready, draining, stopping, ended. What differs between servers and functions is in the subclasses.
+"""The life of one task. What differs between servers and functions is in the subclasses.
 
-    STARTING --hello, port open--> READY --end()--> DRAINING --idle or grace over--> STOPPING --exit--> ENDED
-        |            (any state: the container exits, or is killed)                                      ^
-        +----------------------------------------------------------------------------------------------+
+STARTING --hello, port open--> READY --end()--> DRAINING --idle or grace over--> STOPPING --exit--> ENDED
+    |            (any state: the container exits, or is killed)                                      ^
+    +----------------------------------------------------------------------------------------------+
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class Worker:
         return self.stage in (Stage.STARTING, Stage.READY)
 
     def end(self, reason: str, *, grace: float = 0.0) -> None:
-        """Ends the container in order: drain for up to `grace` seconds, signal, wait, kill. A later call can only shorten the grace."""
+        """Ends the container in order: drain (`grace` seconds at most), signal, wait, kill.
+
+        A later call can only shorten the grace.
+        """
         self.drain_until = min(self.drain_until, time.monotonic() + grace)
         if self._ending is not None or self.stage is Stage.ENDED:
             return
@@ -102,7 +105,7 @@ class Worker:
             self.container.kill()
 
     def reported_failure(self, message: str) -> None:
-        """The container's TaskResult: its own account, and truer than the exit code 0 that follows it (observed with modal 1.6.4)."""
+        """The container's TaskResult: truer than the exit code 0 that follows it (observed with modal 1.6.4)."""
         self.failure = self.failure or message or "the container reported a failure without a message"
         if self.is_live:
             self.stage = Stage.STOPPING
@@ -158,7 +161,9 @@ class Worker:
                 self.failure = self.failure or f"could not start the container: {error}"
             except Exception as error:
                 logger.exception("starting %s failed", self.task_id)
-                self.failure = self.failure or f"could not start the container: {error!r}: this is a bug of the local cloud"
+                self.failure = (
+                    self.failure or f"could not start the container: {error!r}: this is a bug of the local cloud"
+                )
             else:
                 code = await self._live(self.container)
         unasked = self._ending is None

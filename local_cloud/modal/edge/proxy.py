@@ -12,7 +12,17 @@ from ..containers.servers import ServerWorker
 __all__ = ["refusal", "relay"]
 
 HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
 )
 """Headers that concern one connection only (RFC 9110, section 7.6.1), besides those that Connection names."""
 
@@ -45,9 +55,13 @@ async def relay(request: web.BaseRequest, worker: ServerWorker) -> web.StreamRes
     except aiohttp.ClientConnectorError:
         return refusal(503, f"container {worker.task_id} does not accept connections: try again")
     except (aiohttp.ClientError, ConnectionError) as error:
-        return refusal(502, f"container {worker.task_id} ended the connection without an answer ({type(error).__name__})")
+        return refusal(
+            502, f"container {worker.task_id} ended the connection without an answer ({type(error).__name__})"
+        )
     async with upstream:
-        response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=end_to_end(upstream.headers))
+        response = web.StreamResponse(
+            status=upstream.status, reason=upstream.reason, headers=end_to_end(upstream.headers)
+        )
         await response.prepare(request)
         try:
             async for chunk in upstream.content.iter_any():

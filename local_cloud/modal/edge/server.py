@@ -107,7 +107,9 @@ class Edge:
         definition = self._ledger.find_server(*address)
         if definition is None:
             environment, app, tag = address
-            return refusal(404, f"no App {app!r} with a server {tag} is deployed in environment {environment!r}: deploy it")
+            return refusal(
+                404, f"no App {app!r} with a server {tag} is deployed in environment {environment!r}: deploy it"
+            )
         if not definition.function.http_config.unauthenticated:
             key, secret = request.headers.get("Modal-Key", ""), request.headers.get("Modal-Secret", "")
             if not key or not secret:

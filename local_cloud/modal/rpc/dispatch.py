@@ -149,8 +149,8 @@ class Dispatcher:
                 self._remembered.popitem(last=False)
         try:
             return await asyncio.shield(future)
-        except StateError:
-            self._remembered.pop(key, None)
+        except Exception:
+            self._remembered.pop(key, None)  # what failed may be tried again
             raise
 
 

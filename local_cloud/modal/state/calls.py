@@ -20,7 +20,7 @@ from .signals import Signals
 __all__ = ["CallRecord", "Calls", "InputRecord"]
 
 _KEPT_S = 7 * 86400
-"""Results are kept for 7 days, as on Modal (modal/_functions.py says that outputs expire); older calls are dropped when the daemon starts."""
+"""Older calls are dropped when the daemon starts; Modal's results expire too (modal.exception.OutputExpiredError)."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -136,7 +135,7 @@ class StateLedger:
             "MODAL_ENVIRONMENT": definition.environment,
             "MODAL_IMAGE_ID": function.image_id,
             "MODAL_CLOUD_PROVIDER": "CLOUD_PROVIDER_LOCAL",
-            "MODAL_REGION": platform.node(),
+            "MODAL_REGION": "local",
             "MODAL_DISABLE_API_PROXY": "1",
             "PYTHONUNBUFFERED": "1",
         }

@@ -1,0 +1,51 @@
+"""Waiting for a release that was just deployed, with an eye on what its containers say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from providers.cloud import Cloud
+from providers.errors import ProviderError
+from providers.progress import Progress
+
+if TYPE_CHECKING:
+    from modal_app.release import Deployment
+
+__all__ = ["Rollout"]
+
+
+class Rollout:
+    """One deployed release from the moment of its deploy. Make it before the deploy."""
+
+    def __init__(self, modal: Cloud, deployment: Deployment, progress: Progress) -> None:
+        self.modal = modal
+        self.deployment = deployment
+        self.progress = progress
+        self.since = datetime.now(UTC)
+
+    def logs(self) -> list[str]:
+        """What the app's containers printed since the deploy."""
+        from modal_app.release import SERVER_NAME
+
+        return self.modal.server_logs(
+            self.deployment.app_name, SERVER_NAME, self.deployment.environment, since=self.since
+        )
+
+    @property
+    def report(self) -> Callable[[str], None]:
+        """Takes progress lines of whoever waits for this release, and ends the waiting once a container said that it failed.
+
+        Raises ProviderError with the container's own reason.
+        """
+
+        def report(line: str) -> None:
+            from modal_app.lines import parse_event
+
+            self.progress(line)
+            for event in filter(None, map(parse_event, self.logs())):
+                if event["event"] == "failed" and event.get("release") == self.deployment.release.key:
+                    raise ProviderError(f"release {self.deployment.release.alias} cannot start: {event['reason']}")
+
+        return report
