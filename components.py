@@ -8,6 +8,7 @@ from pathlib import Path
 import pulumi
 
 from modal_app import command, patches
+from modal_app.pins import runtime_image
 from modal_app.release import Deployment, Release, Scaling, SecretRef
 from providers.app import SnapshotApp
 from providers.build import LlamaServerBuild
@@ -122,12 +123,14 @@ class LlamaDeployment(pulumi.ComponentResource):
 
     def _release(self) -> Release:
         settings = self.settings
+        gpu = None if settings.gpu == "none" else settings.gpu
         return Release(
             tag=settings.llama_cpp_tag,
             build_key=self.build_spec.key,
             model_key=settings.model.key,
             argv=command.argv(settings.server_options(), settings.llama_cpp_tag, self.build_spec.key, settings.model),
-            gpu=None if settings.gpu == "none" else settings.gpu,
+            image=runtime_image(gpu),
+            gpu=gpu,
             cpu=settings.cpu,
             memory=settings.memory,
             snapshot=settings.snapshot,

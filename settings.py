@@ -93,7 +93,6 @@ class Settings(BaseModel):
     modal_address: Literal["modal.com", "loopback"]
     modal_environment: Name
     artifact_environment: str
-    workspace: str
     routing_region: RoutingRegion
 
     adopt: bool

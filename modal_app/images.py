@@ -1,4 +1,4 @@
-"""The container images, pinned: what compiles apart from what serves.
+"""The container images (`pins.py`) with what is installed in them: what compiles apart from what serves.
 
 | image | base | holds |
 |---|---|---|
@@ -16,17 +16,9 @@ from typing import Literal
 
 import modal
 
-__all__ = ["PYTHON", "builder", "downloads", "runtime"]
+from modal_app.pins import CUDA_DEVEL, CUDA_RUNTIME, PYTHON
 
-PYTHON = "3.11"
-"""Python in every container: this package's lowest version, and the one it is tested with."""
-
-CUDA_DEVEL = (
-    "nvidia/cuda:12.8.1-devel-ubuntu24.04@sha256:520292dbb4f755fd360766059e62956e9379485d9e073bbd2f6e3c20c270ed66"
-)
-CUDA_RUNTIME = (
-    "nvidia/cuda:12.8.1-runtime-ubuntu24.04@sha256:ebef3c171eeef0298e4eb2e4be843105edf3b8b0ac45e0b43acee358e8046867"
-)
+__all__ = ["builder", "downloads", "runtime"]
 
 PYDANTIC = "pydantic>=2.11,<3"
 HTTPX = "httpx==0.28.*"

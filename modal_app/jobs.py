@@ -74,6 +74,7 @@ def build_llama_server_cpu(spec_json: str, patches_json: str) -> str:
 
 def _build(spec_json: str, patches_json: str) -> str:
     spec = BuildSpec.model_validate_json(spec_json)
+    _builds.reload()  # a container that is still warm does not see what another one built
     manifest = builder.build(spec, json.loads(patches_json), paths.volume(BUILDS_MOUNT), say)
     _builds.commit()
     return json.dumps(manifest)
@@ -92,6 +93,7 @@ def download_model(spec_json: str) -> str:
     """Fetch a `ModelSpec` and prove its bytes. Returns the manifest."""
     from modal_app import model  # its libraries are in this image alone
 
+    _models.reload()
     try:
         manifest = model.fetch(ModelSpec.model_validate_json(spec_json), paths.volume(MODELS_MOUNT), say)
     finally:
@@ -102,12 +104,14 @@ def download_model(spec_json: str) -> str:
 @app.function(image=_image(images.downloads()), volumes={MODELS_MOUNT: _models}, cpu=2, timeout=HOUR, max_containers=1)
 def verify_model(spec_json: str) -> str:
     """Read every byte of a fetched `ModelSpec`: `{"key": ..., "problems": [one line per file]}`."""
+    _models.reload()  # a container that is still warm does not see later commits
     return _verified(paths.volume(MODELS_MOUNT) / ModelSpec.model_validate_json(spec_json).key)
 
 
 @app.function(image=_image(images.downloads()), volumes={BUILDS_MOUNT: _builds}, cpu=2, timeout=HOUR, max_containers=1)
 def verify_build(spec_json: str) -> str:
     """Read every byte of a `BuildSpec`'s directory: `{"key": ..., "problems": [one line per file]}`."""
+    _builds.reload()
     return _verified(paths.volume(BUILDS_MOUNT) / BuildSpec.model_validate_json(spec_json).key)
 
 

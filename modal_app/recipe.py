@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
+from modal_app.pins import builder_image
 from modal_app.release import Recipe
 
 __all__ = ["QUICK_BUILD", "recipe"]
@@ -97,4 +98,4 @@ CUDA = (
 
 def recipe(backend: Literal["cpu", "cuda"]) -> Recipe:
     """The recipe of a backend: `cuda` for compute capability 8.9, `cpu` for x86-64 with AVX2 or any arm64."""
-    return Recipe(backend=backend, definitions=CPU if backend == "cpu" else CUDA)
+    return Recipe(backend=backend, image=builder_image(backend), definitions=CPU if backend == "cpu" else CUDA)

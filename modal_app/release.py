@@ -84,8 +84,10 @@ class Recipe(Frozen):
     """How llama-server is compiled: for which kind of machine, with which CMake definitions."""
 
     backend: Literal["cpu", "cuda"]
+    image: str
+    """The container image that it is compiled in (`modal_app.pins`)."""
     definitions: tuple[str, ...]
-    """Complete `-DNAME=VALUE` list (`modal_app.builder.recipe()` makes it); its hash is part of the build key."""
+    """Complete `-DNAME=VALUE` list (`modal_app.recipe.recipe()` makes it); its hash is part of the build key."""
 
 
 class BuildSpec(Frozen):
@@ -152,6 +154,8 @@ class Release(Frozen):
     argv: tuple[str, ...]
     """llama-server's complete argument list, without the program and without any secret (`modal_app.command.argv()`)."""
     port: int = 8000
+    image: str
+    """The container image that llama-server runs in (`modal_app.pins`)."""
     gpu: str | None = None
     cpu: float = 4.0
     """CPU cores of a container."""

@@ -33,7 +33,7 @@ def find_or_make(
     progress = Progress(key)
     modal = cloud.connect(props["address"])
     modal.volume(props["volume"], props["environment"])
-    if manifest := _manifest(modal, props, key):
+    if manifest := _whole(modal, props, key):
         progress(f"found on Volume {props['volume']}")
         return manifest, True
     start = time.monotonic()
@@ -57,15 +57,11 @@ def is_whole(props: Inputs, key: str) -> bool:
     modal = cloud.connect(props["address"])
     if modal.volume_id(props["volume"], props["environment"]) != props["volumeId"]:
         return False
-    manifest = _manifest(modal, props, key)
-    if manifest is None:
-        return False
-    sizes = modal.file_sizes(props["volume"], props["environment"], key)
-    return all(sizes.get(path) == int(file["size"]) for path, file in manifest["files"].items())
+    return _whole(modal, props, key) is not None
 
 
 def kept(props: Inputs, key: str) -> None:
-    """Say that a directory stays: only `prune` removes what no release names any more."""
+    """Say that a directory stays: a release of this or another stack may go back to it."""
     Progress(key).milestone(f"kept on Volume {props['volume']} of environment {props['environment']}")
 
 
@@ -82,9 +78,14 @@ def computed(props: Inputs, manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _manifest(modal: cloud.Cloud, props: Inputs, key: str) -> dict[str, Any] | None:
+def _whole(modal: cloud.Cloud, props: Inputs, key: str) -> dict[str, Any] | None:
+    """The manifest of directory `key`, if it is for that key and every file is there at its size."""
     manifest = modal.read_json(props["volume"], props["environment"], f"{key}/manifest.json")
-    return manifest if manifest and manifest.get("key") == key else None
+    if not manifest or manifest.get("key") != key:
+        return None
+    sizes = modal.file_sizes(props["volume"], props["environment"], key)
+    whole = all(sizes.get(path) == int(file["size"]) for path, file in manifest["files"].items())
+    return manifest if whole else None
 
 
 def _deploy_jobs(modal: cloud.Cloud, props: Inputs, progress: Progress) -> str:

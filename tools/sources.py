@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the path of llama.cpp's source tree of a tag, fetched into the user's cache if it is not there.
 
-    tools/sources.py b11434        (or python -m tools.sources b11434)
+tools/sources.py b11434        (or python -m tools.sources b11434)
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tools.store import need_space, remove_tree
 __all__ = ["ensure_packages"]
 
 NEEDED_GIB = 1.5
-"""The packages of requirements-dev.txt unpacked (0.9 GiB), and as wheels in pip's cache."""
+"""The packages of requirements-dev.txt unpacked (0.6 GiB), and as wheels in pip's cache."""
 
 
 def ensure_packages(places: Places, steps: Steps, development: bool = False) -> None:

@@ -43,7 +43,9 @@ def test_a_record_is_json() -> None:
 
 
 def test_a_release_says_what_to_expect() -> None:
-    release = Release(tag="b11434", build_key="b11434-abc", model_key="m", argv=(), api_key=SecretRef(name="key"))
+    release = Release(
+        tag="b11434", build_key="b11434-abc", model_key="m", image="i", argv=(), api_key=SecretRef(name="key")
+    )
     options = ServerOptions(parallel=3, ctx_per_slot=1024, served_name="gemma", sampling=SAMPLING_PRESETS["precise"])
     expect = checks.Expectations.of(release, options.props())
     assert expect == checks.Expectations(

@@ -11,6 +11,7 @@ import pytest
 
 from modal_app import command
 from modal_app.command import ServerOptions
+from modal_app.pins import runtime_image
 from modal_app.release import ModelFile, ModelSpec, Release, SecretRef
 
 CARRIED = Path(__file__).parents[2] / "tools/models/tiny-gemma4"
@@ -44,7 +45,12 @@ def release(build_key: str, model: ModelSpec = MODEL, **options: object) -> Rele
     values = {"parallel": 1, "ctx_per_slot": 8192, "threads": 1, "cache_ram_mib": 64, "gpu_layers": 0, **options}
     argv = command.argv(ServerOptions.model_validate(values), "b11434", build_key, model)
     return Release(
-        tag="b11434", build_key=build_key, model_key=model.key, argv=argv, api_key=SecretRef(name="llama-api-key")
+        tag="b11434",
+        build_key=build_key,
+        model_key=model.key,
+        argv=argv,
+        image=runtime_image(None),
+        api_key=SecretRef(name="llama-api-key"),
     )
 
 

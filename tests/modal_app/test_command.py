@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from modal_app import command
 from modal_app.command import SAMPLING_PRESETS, ServerOptions, argv, check_contract, launch
+from modal_app.pins import runtime_image
 from modal_app.release import ModelFile, ModelSpec, Release, SecretRef
 
 MODEL = ModelSpec(
@@ -185,7 +186,12 @@ def test_templates_and_threads() -> None:
 
 def release() -> Release:
     return Release(
-        tag="b11434", build_key=BUILD, model_key=MODEL.key, argv=tuple(made()), api_key=SecretRef(name="llama-api-key")
+        tag="b11434",
+        build_key=BUILD,
+        model_key=MODEL.key,
+        argv=tuple(made()),
+        image=runtime_image(None),
+        api_key=SecretRef(name="llama-api-key"),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.proto import provider_pb2
 
+from modal_app.pins import runtime_image
 from modal_app.release import Deployment, ModelFile, ModelSpec, Release, SecretRef
 from providers.app import SnapshotAppProvider
 from providers.build import LlamaServerBuildProvider
@@ -46,7 +47,12 @@ def host() -> Iterator[Host]:
 
 def deployment(**changes: Any) -> Deployment:
     release = Release(
-        tag="b11434", build_key="b11434-0", model_key=MODEL.key, argv=("--jinja",), api_key=SecretRef(name="k")
+        tag="b11434",
+        build_key="b11434-0",
+        model_key=MODEL.key,
+        argv=("--jinja",),
+        image=runtime_image(None),
+        api_key=SecretRef(name="k"),
     )
     return Deployment(app_name="llama", environment="main", artifact_environment="main", release=release, **changes)
 
