@@ -75,7 +75,7 @@ class Cloud:
             "MODAL_CONFIG_PATH": "/nonexistent",
             "MODAL_DISABLE_API_PROXY": "1",
         }
-        command = [str(Path(sys.executable).with_name("modal")), *args]
+        command = [sys.executable, "-m", "modal", *args]
         done = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
@@ -105,8 +104,6 @@ import modal
 @true_paths
 def test_volumes_and_source_are_at_their_true_paths_and_read_only_where_they_should_be(name: str, short: Path) -> None:
     async def scenario() -> None:
-        (short / "ta-1").mkdir(parents=True)
-        (short / "ta-1").rmdir()
         async with started(name, short, WHAT_I_SEE % str(Path(__file__))) as c:
             assert await c.container.wait() == 0, c.said(2)
             seen = json.loads(c.said())
@@ -391,4 +388,3 @@ def test_the_environment_can_ask_for_processes_and_a_typo_is_refused(
     monkeypatch.setenv("LOCAL_CLOUD_RUNTIME", "runcs")
     with pytest.raises(RuntimeUnavailableError, match=r"'runcs'.*expected auto, runsc, process or plain"):
         choose("auto", tmp_path)
-    assert os.environ["LOCAL_CLOUD_RUNTIME"] == "runcs"

@@ -50,6 +50,6 @@ def test_the_printed_curl_line_works_in_any_shell_and_directory(tmp_path: Path) 
             assert program_path
             subprocess.run([program_path, "-c", line], cwd="/", env=bare, check=True, capture_output=True)
         server.shutdown()
-    question = {"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 256}
+    question = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 256}
     assert received == [("Bearer k-0123456789", question)] * len(shells)
     assert "k-0123456789" not in line
