@@ -58,6 +58,8 @@ class Endpoint:
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=30),
+            # llama-server closes a kept-alive connection after 5 s or 100 requests (cpp-httplib), also under a request
+            limits=httpx.Limits(max_keepalive_connections=0),
             follow_redirects=True,  # Modal answers 303 when a request takes longer than 150 s
             trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # a proxy cannot reach this machine's loopback
         )

@@ -19,6 +19,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()
 
-    def body(self):
+    def body(self) -> Iterator[bytes]:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             while size := int(self.rfile.readline(), 16):
                 yield self.rfile.read(size)

@@ -28,10 +28,10 @@ REPO = "llama-on-modal/tiny-gemma4"
 WEIGHTS = "tiny-gemma4-Q8_0.gguf"
 PROJECTOR = "mmproj-F16.gguf"
 
-REVISION = "3a72e869bda2da67156bd6f8b96d4c047bc0aafd"
+REVISION = "8554ef6e484e737df9fafb266aed6722eaaa193d"
 FILES = {
-    WEIGHTS: "7b809744e9f2d74b02f0d3c0ede53bc2f6d3d1452383d841a0df04afca33c5b1",
-    PROJECTOR: "ca537a076dcf6aa89c0f366e0fc5a2ea6a73a0835627c3ba7a5d29fd186ec281",
+    WEIGHTS: "4dec83db97d339e0a529bf295fef2835315c5fd6549269f82a37d0f5a0229f1a",
+    PROJECTOR: "5a7281f94859921d1b760cd3674fb6b9d2989dcf3112226b82b5e35b649ab590",
 }
 """SHA-256 of every file at `REVISION`."""
 
