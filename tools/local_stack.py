@@ -102,7 +102,9 @@ def bring_up(places: Places, steps: Steps) -> None:
 def try_it(places: Places, endpoint: str) -> str:
     """A command line that asks the model something; the key comes from Pulumi, and no part of it from the shell's state."""
     key = f"$({shlex.quote(str(places.root / 'tools' / 'pulumi-local'))} config get apiKey --stack {STACK})"
-    question = json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 256})
+    question = json.dumps(
+        {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 256}
+    )
     return (
         f'curl -sS --retry 5 {endpoint}/v1/chat/completions -H "Authorization: Bearer {key}" '
         f"-H 'Content-Type: application/json' -d '{question}'"

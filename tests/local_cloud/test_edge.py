@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from local_cloud.modal.edge.server import PortInUseError
-
-from .parts import RUNSC, Cloud, cloud, echo_app, free_port, get, wake
+from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, free_port, get, wake
 
 pytestmark = [
     pytest.mark.local,

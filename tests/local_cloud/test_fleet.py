@@ -12,7 +12,7 @@ import httpx
 import modal
 import pytest
 
-from .parts import RUNSC, Cloud, cloud, echo_app, get, wake
+from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, get, wake
 
 pytestmark = pytest.mark.local
 

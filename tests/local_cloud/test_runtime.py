@@ -18,8 +18,7 @@ import pytest
 from local_cloud.modal.containers import runtime as choosing
 from local_cloud.modal.containers.runtime import RuntimeUnavailableError, choose_runtime
 from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec
-
-from .parts import RUNSC, runtimes
+from tests.local_cloud.parts import RUNSC, runtimes
 
 pytestmark = pytest.mark.local
 

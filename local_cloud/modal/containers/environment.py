@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from .interpreter import library_path
-from .spec import TASK_DIRECTORY
+from local_cloud.modal.containers.interpreter import library_path
+from local_cloud.modal.containers.spec import TASK_DIRECTORY
 
 __all__ = ["entrypoint_argv", "merged", "network_environment", "place_environment"]
 

@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..state.ports import Definition, Ledger, Wire
-from .functions import FunctionPool, FunctionWorker
-from .runtime import Runtimes
-from .servers import ServerPool
-from .worker import Platform, Worker
+from local_cloud.modal.containers.functions import FunctionPool, FunctionWorker
+from local_cloud.modal.containers.runtime import Runtimes
+from local_cloud.modal.containers.servers import ServerPool
+from local_cloud.modal.containers.worker import Platform, Worker
+from local_cloud.modal.state.ports import Definition, Ledger, Wire
 
 __all__ = ["ContainerFleet"]
 

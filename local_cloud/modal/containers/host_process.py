@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import launcher
-from .spec import OnOutput
+from local_cloud.modal.containers import launcher
+from local_cloud.modal.containers.spec import OnOutput
 
 __all__ = ["HostProcess", "launcher_argv"]
 

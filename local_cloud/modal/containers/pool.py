@@ -9,8 +9,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
-from ..state.ports import Definition, LaunchError
-from .worker import Platform, Stage, Worker
+from local_cloud.modal.containers.worker import Platform, Stage, Worker
+from local_cloud.modal.state.ports import Definition, LaunchError
 
 __all__ = ["Pool"]
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from . import rootfs
-from .environment import merged, network_environment, place_environment
-from .host_process import HostProcess, launcher_argv
-from .interpreter import needed_paths
-from .runsc import has_sys_admin
-from .spec import TASK_DIRECTORY, Bind, ContainerSpec, OnOutput, StartError
+from local_cloud.modal.containers import rootfs
+from local_cloud.modal.containers.environment import merged, network_environment, place_environment
+from local_cloud.modal.containers.host_process import HostProcess, launcher_argv
+from local_cloud.modal.containers.interpreter import needed_paths
+from local_cloud.modal.containers.runsc import has_sys_admin
+from local_cloud.modal.containers.spec import TASK_DIRECTORY, Bind, ContainerSpec, OnOutput, StartError
 
 __all__ = ["ProcessRuntime"]
 

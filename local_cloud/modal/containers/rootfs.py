@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from .spec import Bind
+from local_cloud.modal.containers.spec import Bind
 
 __all__ = ["expose", "lay_out", "source_binds"]
 

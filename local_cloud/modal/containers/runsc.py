@@ -27,11 +27,11 @@ from typing import Any
 
 import aiohttp
 
-from . import forwarder, rootfs
-from .environment import merged, place_environment
-from .host_process import HostProcess, launcher_argv
-from .interpreter import needed_paths
-from .spec import TASK_DIRECTORY, Bind, ContainerSpec, OnOutput, StartError
+from local_cloud.modal.containers import forwarder, rootfs
+from local_cloud.modal.containers.environment import merged, place_environment
+from local_cloud.modal.containers.host_process import HostProcess, launcher_argv
+from local_cloud.modal.containers.interpreter import needed_paths
+from local_cloud.modal.containers.spec import TASK_DIRECTORY, Bind, ContainerSpec, OnOutput, StartError
 
 __all__ = ["RunscRuntime"]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import aiohttp
 
-from .process import ProcessRuntime
-from .runsc import RunscRuntime, has_sys_admin
-from .spec import Bind, Container, ContainerSpec, Runtime, StartError
+from local_cloud.modal.containers.process import ProcessRuntime
+from local_cloud.modal.containers.runsc import RunscRuntime, has_sys_admin
+from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec, Runtime, StartError
 
 __all__ = ["RuntimeUnavailableError", "Runtimes", "choose_runtime", "find_runsc"]
 

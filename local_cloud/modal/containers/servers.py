@@ -9,10 +9,10 @@ import time
 
 import aiohttp
 
-from ..state.ports import Definition
-from .pool import Pool
-from .spec import Container, Runtime
-from .worker import Stage, Worker
+from local_cloud.modal.containers.pool import Pool
+from local_cloud.modal.containers.spec import Container, Runtime
+from local_cloud.modal.containers.worker import Stage, Worker
+from local_cloud.modal.state.ports import Definition
 
 __all__ = ["NoContainerError", "ServerPool", "ServerWorker", "TooManyRequestsError"]
 

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..state.ports import Definition, Launch, LaunchError, Ledger, Task, Wire
-from .environment import entrypoint_argv
-from .runtime import Runtimes
-from .spec import Bind, Container, ContainerSpec, Runtime, StartError
+from local_cloud.modal.containers.environment import entrypoint_argv
+from local_cloud.modal.containers.runtime import Runtimes
+from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec, Runtime, StartError
+from local_cloud.modal.state.ports import Definition, Launch, LaunchError, Ledger, Task, Wire
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from ..containers.servers import ServerWorker
+from local_cloud.modal.containers.servers import ServerWorker
 
 __all__ = ["refusal", "relay"]
 

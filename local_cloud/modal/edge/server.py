@@ -16,10 +16,10 @@ import socket
 
 from aiohttp import web
 
-from ..containers.fleet import ContainerFleet
-from ..containers.servers import NoContainerError, TooManyRequestsError
-from ..state.ports import Definition, Ledger
-from .proxy import refusal, relay
+from local_cloud.modal.containers.fleet import ContainerFleet
+from local_cloud.modal.containers.servers import NoContainerError, TooManyRequestsError
+from local_cloud.modal.edge.proxy import refusal, relay
+from local_cloud.modal.state.ports import Definition, Ledger
 
 __all__ = ["Edge", "PortInUseError"]
 

@@ -7,13 +7,12 @@ import time
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import USER, Rpc
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.apps import AppRecord, Deployment
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.errors import Conflict, Invalid, NotFound
 from local_cloud.modal.state.functions import single_function
-
-from .context import USER, Rpc
-from .dispatch import Caller, answers
 
 __all__ = ["AppRpc", "app_layout"]
 

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Iterable
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import Rpc
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.calls import CallRecord
 from local_cloud.modal.state.errors import NotFound
-
-from .context import Rpc
-from .dispatch import Caller, answers
 
 __all__ = ["CallRpc"]
 

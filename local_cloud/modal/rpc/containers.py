@@ -9,14 +9,13 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.apps import app_layout
+from local_cloud.modal.rpc.context import Rpc, Urls
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.calls import InputRecord
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.errors import Conflict, NotFound
 from local_cloud.modal.state.ledger import StateLedger
-
-from .apps import app_layout
-from .context import Rpc, Urls
-from .dispatch import Caller, answers
 
 __all__ = ["ContainerRpc"]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from local_cloud.modal.rpc.dispatch import Caller
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.ledger import StateLedger
 from local_cloud.modal.state.ports import Fleet
-
-from .dispatch import Caller
 
 __all__ = ["Rpc", "Urls"]
 

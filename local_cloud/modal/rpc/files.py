@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import Rpc
+from local_cloud.modal.rpc.dispatch import Caller, answers
+from local_cloud.modal.rpc.workspace import IMAGE_BUILDER_VERSION
 from local_cloud.modal.state.errors import NotFound
 from local_cloud.modal.state.images import ImageRecord
-
-from .context import Rpc
-from .dispatch import Caller, answers
-from .workspace import IMAGE_BUILDER_VERSION
 
 __all__ = ["FileRpc"]
 

@@ -6,12 +6,11 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import Rpc
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.errors import Invalid, NotFound
 from local_cloud.modal.state.functions import FunctionRecord, single_function
 from local_cloud.modal.state.ports import Definition
-
-from .context import Rpc
-from .dispatch import Caller, answers
 
 __all__ = ["FunctionRpc"]
 

@@ -9,10 +9,9 @@ from itertools import groupby
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import Rpc
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.logs import LogFilter, LogLine
-
-from .context import Rpc
-from .dispatch import Caller, answers
 
 __all__ = ["LogRpc"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import USER, Rpc
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.secret_store import SecretRecord
-
-from .context import USER, Rpc
-from .dispatch import Caller, answers
 
 __all__ = ["SecretRpc"]
 

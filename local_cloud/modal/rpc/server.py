@@ -12,21 +12,20 @@ from pathlib import Path
 from grpclib.server import Server
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.apps import AppRpc
+from local_cloud.modal.rpc.calls import CallRpc
+from local_cloud.modal.rpc.containers import ContainerRpc
+from local_cloud.modal.rpc.context import Rpc, Urls
+from local_cloud.modal.rpc.dispatch import Credentials, Dispatcher
+from local_cloud.modal.rpc.files import FileRpc
+from local_cloud.modal.rpc.functions import FunctionRpc
+from local_cloud.modal.rpc.logs import LogRpc
+from local_cloud.modal.rpc.secrets import SecretRpc
+from local_cloud.modal.rpc.volumes import VolumeRpc
+from local_cloud.modal.rpc.workspace import WorkspaceRpc
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.ledger import StateLedger
 from local_cloud.modal.state.ports import Fleet
-
-from .apps import AppRpc
-from .calls import CallRpc
-from .containers import ContainerRpc
-from .context import Rpc, Urls
-from .dispatch import Credentials, Dispatcher
-from .files import FileRpc
-from .functions import FunctionRpc
-from .logs import LogRpc
-from .secrets import SecretRpc
-from .volumes import VolumeRpc
-from .workspace import WorkspaceRpc
 
 __all__ = ["RpcServer"]
 

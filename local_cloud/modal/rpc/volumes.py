@@ -10,13 +10,12 @@ from pathlib import Path
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import USER, Rpc, Urls
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.errors import AlreadyExists, Invalid, NotFound
 from local_cloud.modal.state.ledger import StateLedger
 from local_cloud.modal.state.volumes import VolumeRecord
-
-from .context import USER, Rpc, Urls
-from .dispatch import Caller, answers
 
 __all__ = ["BLOCK_BYTES", "VolumeRpc"]
 

@@ -7,11 +7,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from local_cloud.modal.rpc.context import USER, Rpc
+from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.environments import DEFAULT_ENVIRONMENT, Environment
 from local_cloud.modal.state.errors import NotFound
-
-from .context import USER, Rpc
-from .dispatch import Caller, answers
 
 __all__ = ["IMAGE_BUILDER_VERSION", "WorkspaceRpc"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
-from .database import Database
-from .errors import Conflict, NotFound
-from .ids import new_id
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import Conflict, NotFound
+from local_cloud.modal.state.ids import new_id
 
 __all__ = ["LIVE_STATES", "AppRecord", "Apps", "Deployment"]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
-from .database import Database
-from .errors import NotFound
-from .ids import new_id
-from .signals import Signals
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import NotFound
+from local_cloud.modal.state.ids import new_id
+from local_cloud.modal.state.signals import Signals
 
 __all__ = ["CallRecord", "Calls", "InputRecord"]
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .apps import Apps
-from .calls import Calls
-from .database import Database
-from .environments import Environments
-from .file_store import FileStore
-from .functions import Functions
-from .images import Images
-from .logs import Logs
-from .mounts import Mounts
-from .secret_store import SecretStore
-from .seeds import Seeds
-from .settings import Ports, ProxyTokens
-from .signals import Signals
-from .tasks import Tasks
-from .volumes import Volumes
+from local_cloud.modal.state.apps import Apps
+from local_cloud.modal.state.calls import Calls
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.environments import Environments
+from local_cloud.modal.state.file_store import FileStore
+from local_cloud.modal.state.functions import Functions
+from local_cloud.modal.state.images import Images
+from local_cloud.modal.state.logs import Logs
+from local_cloud.modal.state.mounts import Mounts
+from local_cloud.modal.state.secret_store import SecretStore
+from local_cloud.modal.state.seeds import Seeds
+from local_cloud.modal.state.settings import Ports, ProxyTokens
+from local_cloud.modal.state.signals import Signals
+from local_cloud.modal.state.tasks import Tasks
+from local_cloud.modal.state.volumes import Volumes
 
 __all__ = ["CloudState"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from .database import Database
-from .errors import AlreadyExists, Invalid, NotFound
-from .ids import new_id
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import AlreadyExists, Invalid, NotFound
+from local_cloud.modal.state.ids import new_id
 
 __all__ = ["DEFAULT_ENVIRONMENT", "Environment", "Environments"]
 

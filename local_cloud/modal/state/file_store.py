@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from .errors import Invalid, NotFound
-from .ids import new_id
+from local_cloud.modal.state.errors import Invalid, NotFound
+from local_cloud.modal.state.ids import new_id
 
 __all__ = ["FileStore"]
 

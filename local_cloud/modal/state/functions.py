@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
-from .database import Database
-from .errors import Invalid, NotFound
-from .ids import new_id
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import Invalid, NotFound
+from local_cloud.modal.state.ids import new_id
 
 __all__ = ["FunctionRecord", "Functions", "single_function"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
-from .database import Database
-from .dockerfile import read_layer
-from .errors import NotFound
-from .ids import content_id, new_id
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.dockerfile import read_layer
+from local_cloud.modal.state.errors import NotFound
+from local_cloud.modal.state.ids import content_id, new_id
 
 __all__ = ["ImageRecord", "Images"]
 

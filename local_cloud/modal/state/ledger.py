@@ -7,12 +7,12 @@ from pathlib import Path
 
 from modal_proto import api_pb2
 
-from .apps import AppRecord
-from .calls import InputRecord
-from .cloud import CloudState
-from .errors import NotFound
-from .functions import single_function
-from .ports import Definition, Launch, LaunchError, Task, VolumeBind
+from local_cloud.modal.state.apps import AppRecord
+from local_cloud.modal.state.calls import InputRecord
+from local_cloud.modal.state.cloud import CloudState
+from local_cloud.modal.state.errors import NotFound
+from local_cloud.modal.state.functions import single_function
+from local_cloud.modal.state.ports import Definition, Launch, LaunchError, Task, VolumeBind
 
 __all__ = ["StateLedger", "retry_delay_s"]
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .database import Database
-from .signals import Signals
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.signals import Signals
 
 __all__ = ["LogFilter", "LogLine", "Logs"]
 

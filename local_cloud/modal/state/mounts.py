@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from modal_proto import api_pb2
 
-from .database import Database
-from .errors import Invalid, NotFound
-from .file_store import FileStore
-from .ids import content_id
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import Invalid, NotFound
+from local_cloud.modal.state.file_store import FileStore
+from local_cloud.modal.state.ids import content_id
 
 __all__ = ["Mounts"]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .database import Database
-from .errors import AlreadyExists, Invalid, NotFound
-from .ids import new_id
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import AlreadyExists, Invalid, NotFound
+from local_cloud.modal.state.ids import new_id
 
 __all__ = ["SecretRecord", "SecretStore"]
 

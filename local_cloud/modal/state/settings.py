@@ -9,9 +9,9 @@ import socket
 import time
 from dataclasses import dataclass
 
-from .database import Database
-from .errors import NotFound
-from .ids import new_id
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import NotFound
+from local_cloud.modal.state.ids import new_id
 
 __all__ = ["Ports", "ProxyToken", "ProxyTokens"]
 

@@ -9,10 +9,10 @@ import sqlite3
 import time
 from pathlib import Path
 
-from .database import Database
-from .errors import NotFound
-from .ids import new_id
-from .ports import Task
+from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.errors import NotFound
+from local_cloud.modal.state.ids import new_id
+from local_cloud.modal.state.ports import Task
 
 __all__ = ["Tasks"]
 

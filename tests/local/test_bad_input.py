@@ -1,0 +1,115 @@
+"""What a user reads when something cannot work: one clear line, exit status not 0, no traceback, nothing half-made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.stack import LocalCloud, Stack
+
+pytestmark = pytest.mark.local
+
+
+@pytest.fixture
+def fresh(local_cloud: LocalCloud, tmp_path: Path) -> Iterator[Stack]:
+    """A stack that was never up, with Volumes that other tests may have filled."""
+    stack = Stack(local_cloud, tmp_path)
+    stack.init(appName=f"bad-{tmp_path.name[-12:].replace('_', '-')}")
+    yield stack
+    stack.destroy()
+
+
+def failure(stack: Stack, *command: str) -> str:
+    """What a failing command prints: the text of its errors, proven to hold no traceback."""
+    done = stack.pulumi(*command, check=False)
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0, printed
+    assert "Traceback" not in printed
+    return printed
+
+
+def set_model(stack: Stack, **changes: Any) -> None:
+    """Change fields of the model in the stack's own file: `config set` cannot set an object at once."""
+    file = stack.directory / "Pulumi.local.yaml"
+    content = yaml.safe_load(file.read_text())
+    model = content["config"]["llama-on-modal:model"] | changes
+    content["config"]["llama-on-modal:model"] = {k: v for k, v in model.items() if v is not None}
+    file.write_text(yaml.safe_dump(content))
+
+
+def test_every_problem_of_the_configuration_is_a_line_with_its_key(fresh: Stack) -> None:
+    fresh.configure(maxContainer=3, kvCacheType="q5_0", parallel=0)
+    set_model(fresh, revision="main")
+    printed = failure(fresh, "preview")
+    for line in (
+        "llama-on-modal:maxContainer: there is no such key: did you mean maxContainers?",
+        'llama-on-modal:kvCacheType: "q5_0" is not usable: expected',
+        'llama-on-modal:parallel: "0" is not usable: expected',
+        'llama-on-modal:model.revision: "main" is not usable: expected a commit of 40 hexadecimal digits',
+    ):
+        assert line in printed
+
+
+def test_wrong_type_names_the_key(fresh: Stack) -> None:
+    fresh.configure(parallel="four")
+    assert "configuration key 'parallel' must be of type 'integer'" in failure(fresh, "preview")
+
+
+def test_empty_api_key_is_refused_in_the_preview(fresh: Stack) -> None:
+    fresh.pulumi("config", "set", "--secret", "apiKey", "")
+    assert "llama-on-modal:apiKey: is empty: without a key llama-server lets everybody in" in failure(fresh, "preview")
+
+
+def test_tag_that_does_not_exist_fails_the_build_and_leaves_nothing_of_it(fresh: Stack) -> None:
+    fresh.configure(llamaCppTag="b99999")
+    printed = failure(fresh, "up", "--yes", "--skip-preview")
+    assert "no source of llama.cpp b99999" in printed
+    assert "b99999" not in fresh.cloud.modal("volume", "ls", "llama-builds").stdout
+
+
+@pytest.mark.parametrize("token", ["", "hf_wrong"])
+def test_gated_model_without_the_right_token_says_so(fresh: Stack, token: str) -> None:
+    if token:
+        fresh.pulumi("config", "set", "--secret", "hfToken", token)
+    set_model(fresh, repo="llama-on-modal/tiny-gemma4-gated")
+    printed = failure(fresh, "up", "--yes", "--skip-preview")
+    assert "llama-on-modal/tiny-gemma4-gated" in printed
+    assert "pulumi config set --secret hfToken" in printed
+    if token:
+        assert token not in printed
+
+
+def test_gated_model_is_fetched_with_the_right_token(fresh: Stack) -> None:
+    fresh.pulumi("config", "set", "--secret", "hfToken", fresh.cloud.env()["HF_TOKEN"])
+    set_model(fresh, repo="llama-on-modal/tiny-gemma4-gated")
+    printed = fresh.up("--target", "**model")
+    assert "created" in printed
+
+
+def test_model_with_other_bytes_than_the_configuration_says_is_not_trusted(fresh: Stack) -> None:
+    set_model(fresh, weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64}, projector=None)
+    printed = failure(fresh, "up", "--yes", "--skip-preview")
+    assert "sha256" in printed
+    assert "000000000000" in printed
+
+
+def test_dead_local_cloud_is_named_with_the_command_that_starts_it(tmp_path: Path) -> None:
+    cloud = LocalCloud(tmp_path / "cloud")
+    cloud.up()
+    project = tmp_path / "project"
+    project.mkdir()
+    stack = Stack(cloud, project)
+    stack.init()
+    cloud.down()
+    printed = failure(stack, "up", "--yes", "--skip-preview")
+    assert "the local cloud does not answer at http://127.0.0.1:" in printed
+    assert "start it with `make up`" in printed
+
+
+def test_staging_stack_is_refused_against_the_local_cloud(fresh: Stack) -> None:
+    fresh.configure(modalAddress="modal.com")
+    assert "this stack was made for modal.com, but this shell talks to http://127.0.0.1:" in failure(fresh, "preview")
