@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import CACHE, PROJECT, LocalCloud, Stack
+from tests.stack import CACHE, LocalCloud, Stack
+from tools.default_build import ensure_default_build
 
 
 @pytest.fixture(scope="session")
 def llama_server_build() -> Path:
-    """The default build (a directory with llama-server and its manifest), compiled once and kept in the user's cache."""
-    from modal_app import builder, patches
-    from modal_app.release import BuildSpec
-
-    texts = {name: (PROJECT / "patches" / name).read_text() for name in patches.series(PROJECT / "patches")}
-    spec = BuildSpec(tag="b11434", patches=patches.refs(PROJECT / "patches"), recipe=builder.recipe("cpu"))
-    builder.build(spec, texts, CACHE / "builds", report=_say)
-    return CACHE / "builds" / spec.key
+    """The default build (a directory with llama-server and its manifest); `make test` has compiled it before."""
+    return ensure_default_build(_say)
 
 
 @pytest.fixture(scope="session")

@@ -121,12 +121,12 @@ class Stack:
         return done
 
     def preview(self, *args: str) -> dict[str, str]:
-        """What a preview would do, by resource name: Pulumi's operations such as `same`, `update`, `replace`."""
+        """What a preview would change, by resource name: Pulumi's operations such as `create`, `update`, `replace`."""
         plan = json.loads(self.pulumi("preview", "--json", *args).stdout)
         return {
             step["urn"].rsplit("::", 1)[1]: step["op"]
             for step in plan["steps"]
-            if "pulumi-python:dynamic" in step["urn"]
+            if "pulumi-python:dynamic" in step["urn"] and step["op"] != "same"
         }
 
     def up(self, *args: str) -> str:
