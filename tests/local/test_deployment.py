@@ -85,7 +85,7 @@ def test_anthropic_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
     message = client.messages.create(
         model="gemma-4-26b-a4b",
         max_tokens=300,
-        temperature=0,
+        extra_body={"temperature": 0},
         messages=[{"role": "user", "content": "What is 17 + 25?"}],
     )
     assert "42" in "".join(block.text for block in message.content if block.type == "text")
