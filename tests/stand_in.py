@@ -19,7 +19,7 @@ from tools.models import carried
 __all__ = ["ALIAS", "KEY", "StandIn", "serving", "stand_in"]
 
 KEY = "sk-a-key-of-the-tests-0123456789"
-ALIAS = "rel-0123456789ab"
+ALIAS = "~rel-0123456789ab"
 SLOTS, CTX_PER_SLOT = 2, 40960
 
 

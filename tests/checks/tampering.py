@@ -29,7 +29,7 @@ class Exchange:
 
     def change(self, edit: Callable[[Any], None]) -> None:
         """Edit the answer's JSON, if it is JSON and the answer is a good one."""
-        if self.status == 200:
+        if self.status == 200 and not self.events:
             value = json.loads(self.text)
             edit(value)
             self.text = json.dumps(value)

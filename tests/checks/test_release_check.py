@@ -150,7 +150,7 @@ def not_json(events: list[str]) -> list[str]:
 
 def asks(edit: Callable[[dict[str, Any]], None]) -> Tamper:
     """Edit every request's body."""
-    return Tamper(request=lambda exchange: edit(exchange.body))
+    return Tamper(request=lambda exchange: edit(exchange.body) if exchange.body else None)
 
 
 def always_thinking(body: dict[str, Any]) -> None:
