@@ -81,11 +81,15 @@ class ReleaseCheckProvider(Provider):
 
 
 def find_proof(modal: cloud.Cloud, props: Inputs) -> dict[str, Any] | None:
-    """The record of a complete check of this release, if there is one."""
-    candidate = props["candidate"]
-    proof = modal.read_json(candidate["buildsVolume"], candidate["artifactEnvironment"], _path(props["release"]))
-    whole = proof and proof.get("schema") == PROOF_SCHEMA and proof.get("release") == props["release"]
-    return proof if whole else None
+    """The record of a complete check of this release, if there is one; a check that is newer than the record is missing."""
+    from modal_app.release import Deployment
+
+    candidate = Deployment.model_validate(props["candidate"])
+    proof = modal.read_json(candidate.builds_volume, candidate.artifact_environment, _path(props["release"]))
+    if not proof or (proof.get("schema"), proof.get("release")) != (PROOF_SCHEMA, props["release"]):
+        return None
+    passed = {check["name"] for check in proof["checks"] if check["status"] == "passed"}
+    return proof if passed.issuperset(_names(candidate.release)) else None
 
 
 def _path(release: str) -> str:

@@ -32,7 +32,7 @@ def local_cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Pa
 @pytest.fixture(scope="module")
 def stack(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack on the local cloud that is not up yet; destroyed at the end."""
-    stack = Stack(local_cloud, tmp_path_factory.mktemp("project"))
+    stack = Stack(local_cloud.env(), tmp_path_factory.mktemp("project"))
     stack.init(appName=f"llama-{stack.directory.name.replace('_', '-')}")
     try:
         yield stack

@@ -67,11 +67,11 @@ class LocalCloud:
 
 
 class Stack:
-    """A copy of the program with a file backend of its own and one stack, `local`."""
+    """A copy of the program with a file backend of its own and one stack; `environment` is what a user's shell would have."""
 
-    def __init__(self, cloud: LocalCloud, directory: Path) -> None:
-        self.cloud = cloud
+    def __init__(self, environment: dict[str, str], directory: Path, name: str = "local") -> None:
         self.directory = directory
+        self.name = name
         self.api_key = secrets.token_hex(24)
         for name in PROGRAM:
             source = PROJECT / name
@@ -81,7 +81,7 @@ class Stack:
                 shutil.copy(source, directory / name)
         (directory / ".venv").symlink_to(Path(sys.prefix))
         self.env = {
-            **cloud.env(),
+            **environment,
             "PATH": os.pathsep.join(
                 (str(PROJECT / ".local/bin"), str(Path(sys.executable).parent), os.environ["PATH"])
             ),
@@ -95,18 +95,19 @@ class Stack:
         }
 
     def init(self, **changes: Any) -> None:
-        """Make the stack from the example configuration, with an app name of its own and `changes` on top."""
-        text = (PROJECT / "Pulumi.local.yaml.example").read_text()
-        config = yaml.safe_load(text)["config"]
+        """Make the stack from the repository's configuration of it, with `changes` on top, and an API key."""
+        file = f"Pulumi.{self.name}.yaml"
+        example = PROJECT / f"{file}.example"
+        config = yaml.safe_load((example if example.exists() else PROJECT / file).read_text())["config"]
         config |= {f"llama-on-modal:{k}": v for k, v in changes.items()}
-        (self.directory / "Pulumi.local.yaml").write_text(yaml.safe_dump({"config": config}))
-        self.pulumi("stack", "init", "local")
+        (self.directory / file).write_text(yaml.safe_dump({"config": config}))
+        self.pulumi("stack", "init", self.name)
         self.pulumi("config", "set", "--secret", "apiKey", self.api_key)
 
     def pulumi(self, *args: str, check: bool = True, timeout: int = 900) -> subprocess.CompletedProcess[str]:
         """Run the real CLI in the program's directory. With `check`, a failure raises with everything it printed."""
         if args[0] in ("preview", "up", "destroy", "refresh", "config", "stack") and args[:2] != ("stack", "init"):
-            args = (*args, "--stack", "local")
+            args = (*args, "--stack", self.name)
         done = subprocess.run(
             ["pulumi", *args, "--non-interactive", "--color", "never"],
             cwd=self.directory,

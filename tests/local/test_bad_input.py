@@ -17,7 +17,7 @@ pytestmark = pytest.mark.local
 @pytest.fixture
 def fresh(local_cloud: LocalCloud, tmp_path: Path) -> Iterator[Stack]:
     """A stack that was never up, with Volumes that other tests may have filled."""
-    stack = Stack(local_cloud, tmp_path)
+    stack = Stack(local_cloud.env(), tmp_path)
     stack.init(appName=f"bad-{tmp_path.name[-12:].replace('_', '-')}")
     yield stack
     stack.destroy()
@@ -64,11 +64,13 @@ def test_empty_api_key_is_refused_in_the_preview(fresh: Stack) -> None:
     assert "llama-on-modal:apiKey: is empty: without a key llama-server lets everybody in" in failure(fresh, "preview")
 
 
-def test_tag_that_does_not_exist_fails_the_build_and_leaves_nothing_of_it(fresh: Stack) -> None:
+def test_tag_that_does_not_exist_fails_the_build_and_leaves_nothing_of_it(
+    fresh: Stack, local_cloud: LocalCloud
+) -> None:
     fresh.configure(llamaCppTag="b99999")
     printed = failure(fresh, "up", "--yes", "--skip-preview")
     assert "no source of llama.cpp b99999" in printed
-    assert "b99999" not in fresh.cloud.modal("volume", "ls", "llama-builds").stdout
+    assert "b99999" not in local_cloud.modal("volume", "ls", "llama-builds").stdout
 
 
 @pytest.mark.parametrize("token", ["", "hf_wrong"])
@@ -83,8 +85,8 @@ def test_gated_model_without_the_right_token_says_so(fresh: Stack, token: str) -
         assert token not in printed
 
 
-def test_gated_model_is_fetched_with_the_right_token(fresh: Stack) -> None:
-    fresh.pulumi("config", "set", "--secret", "hfToken", fresh.cloud.env()["HF_TOKEN"])
+def test_gated_model_is_fetched_with_the_right_token(fresh: Stack, local_cloud: LocalCloud) -> None:
+    fresh.pulumi("config", "set", "--secret", "hfToken", local_cloud.env()["HF_TOKEN"])
     set_model(fresh, repo="llama-on-modal/tiny-gemma4-gated")
     fresh.up()
     assert fresh.output("model").startswith("llama-on-modal--tiny-gemma4-gated@")
@@ -102,7 +104,7 @@ def test_dead_local_cloud_is_named_with_the_command_that_starts_it(tmp_path: Pat
     cloud.up()
     project = tmp_path / "project"
     project.mkdir()
-    stack = Stack(cloud, project)
+    stack = Stack(cloud.env(), project)
     stack.init()
     cloud.down()
     printed = failure(stack, "up", "--yes", "--skip-preview")

@@ -55,6 +55,10 @@ def test_second_preview_is_empty(up: Stack) -> None:
     up.pulumi("preview", "--expect-no-changes")
 
 
+def test_refresh_of_an_untouched_stack_finds_no_drift(up: Stack) -> None:
+    up.pulumi("preview", "--refresh", "--expect-no-changes")
+
+
 def test_endpoint_is_a_plain_url_without_v1(endpoint: str) -> None:
     assert httpx.URL(endpoint).host == "127.0.0.1"
     assert not endpoint.endswith(("/", "/v1"))
@@ -102,12 +106,14 @@ def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, endpoint: str
     assert release_alias(up.output("release")) in (models[0].model_extra or {})["aliases"]
 
 
-def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(up: Stack, endpoint: str) -> None:
+def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(
+    up: Stack, endpoint: str, local_cloud: LocalCloud
+) -> None:
     sdk(endpoint, up.api_key).models.list()
     deadline = time.monotonic() + SCALEDOWN + 30
-    while _containers(up.cloud) and time.monotonic() < deadline:
+    while _containers(local_cloud) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert _containers(up.cloud) == []
+    assert _containers(local_cloud) == []
     first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
     assert first.status_code == 503
     answer = sdk(endpoint, up.api_key).chat.completions.create(
@@ -142,14 +148,16 @@ def test_max_containers_touches_the_app_alone(up: Stack) -> None:
         (("environment", "list"), "main"),
     ],
 )
-def test_modal_commands_show_this_deployment(up: Stack, command: tuple[str, ...], shows: str) -> None:
+def test_modal_commands_show_this_deployment(
+    up: Stack, local_cloud: LocalCloud, command: tuple[str, ...], shows: str
+) -> None:
     app = up.pulumi("config", "get", "appName").stdout.strip()
-    printed = up.cloud.modal(*(part.format(app=app) for part in command)).stdout
+    printed = local_cloud.modal(*(part.format(app=app) for part in command)).stdout
     assert shows.format(app=app) in printed
 
 
-def test_volume_get_brings_the_manifest(up: Stack, tmp_path: Path) -> None:
-    up.cloud.modal("volume", "get", "llama-builds", f"{up.output('build')}/manifest.json", str(tmp_path))
+def test_volume_get_brings_the_manifest(up: Stack, local_cloud: LocalCloud, tmp_path: Path) -> None:
+    local_cloud.modal("volume", "get", "llama-builds", f"{up.output('build')}/manifest.json", str(tmp_path))
     assert up.output("build") in (tmp_path / "manifest.json").read_text()
 
 
