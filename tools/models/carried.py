@@ -28,9 +28,9 @@ REPO = "llama-on-modal/tiny-gemma4"
 WEIGHTS = "tiny-gemma4-Q8_0.gguf"
 PROJECTOR = "mmproj-F16.gguf"
 
-REVISION = "8554ef6e484e737df9fafb266aed6722eaaa193d"
+REVISION = "0cff27ceb020cf62780cbd1a4d00db80a29bdb43"
 FILES = {
-    WEIGHTS: "4dec83db97d339e0a529bf295fef2835315c5fd6549269f82a37d0f5a0229f1a",
+    WEIGHTS: "83079e781acc80f24d7a29aa2b98ef198e77156cb9661ec907a61f240cd980b3",
     PROJECTOR: "5a7281f94859921d1b760cd3674fb6b9d2989dcf3112226b82b5e35b649ab590",
 }
 """SHA-256 of every file at `REVISION`."""
