@@ -347,11 +347,11 @@ def test_a_failure_does_not_stop_the_others(stand_in: StandIn) -> None:
 
 
 def test_a_coding_agents_prompt_is_answered(stand_in: StandIn) -> None:
-    """Claude Code sends some 34,000 tokens before the user has said a word."""
-    instructions = " ".join(f"Rule {i}: read the file before you change it." for i in range(1200))
+    """Agents send 12,000 tokens and more of instructions before the user has said a word."""
+    instructions = " ".join(f"Rule {i}: read the file before you change it." for i in range(800))
     with checks.Endpoint(stand_in.url, stand_in.key) as endpoint:
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": "Repeat the word kilo."}]
         answer = endpoint.send("POST", "/v1/chat/completions", {"messages": messages, "max_tokens": 512}).ok()
-    assert 20_000 < answer.at(int, "usage", "prompt_tokens") < 40_000
+    assert answer.at(int, "usage", "prompt_tokens") > 12_000
     assert answer.at(str, "choices", 0, "finish_reason") == "stop"
     assert answer.content

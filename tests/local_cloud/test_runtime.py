@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -179,6 +180,36 @@ while True: time.sleep(60)
             assert c.said() == "ready\nstopping\nstopped\n"
 
     asyncio.run(scenario())
+
+
+@every_runtime
+def test_interrupt_reaches_a_container_of_a_background_job(name: str, short: Path) -> None:
+    """A shell has its background jobs ignore SIGINT, which programs inherit."""
+    source = """
+import time
+print("ready", flush=True)
+try:
+    while True: time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+    async def scenario() -> None:
+        async with started(name, short, source) as c:
+            await c.says("ready")
+            c.container.interrupt()
+            async with asyncio.timeout(20):
+                assert await c.container.wait() == 0
+            assert c.said() == "ready\ninterrupted\n"
+
+    async def as_a_background_job() -> None:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            await scenario()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    asyncio.run(as_a_background_job())
 
 
 @every_runtime

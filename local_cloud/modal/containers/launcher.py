@@ -103,6 +103,9 @@ def _kept_flags(path: str) -> int:
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Dispatches on the first argument."""
+    # a shell has its background jobs ignore SIGINT, and so would everything below: containers are stopped with it
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     try:
         match arguments:
             case ["bound", parent, *argv] if argv:
