@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from tests.stack import CACHE, LocalCloud, Stack
 from tools.default_build import ensure_default_build
+
+# pytest as the background job of a shell would have everything that tests start ignore SIGINT
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

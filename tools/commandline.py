@@ -19,6 +19,9 @@ __all__ = ["main"]
 FAST = "not local and not engine"
 """The tests that need neither a local cloud nor the Pulumi engine."""
 
+IN_PARALLEL = ("-n", "2", "--dist", "loadscope")
+"""Most of a test's time is waiting for servers; the tests of one module share its fixtures and so its worker."""
+
 LINTERS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -30,6 +33,8 @@ LINTERS = (
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit status. A known failure is one line on stderr."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that children are ended too
+    # a shell has its background jobs ignore SIGINT, and all that they start; here it is how children are ended
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     places = Places()
     steps = Steps(places.logs)
     actions: dict[str, Callable[[Places, Steps], None]] = {
@@ -107,7 +112,8 @@ def become_pulumi(places: Places, steps: Steps, arguments: Sequence[str]) -> int
 
 def _pytest(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     environment = with_variables({"PATH": places.path_variable(), "VIRTUAL_ENV": str(places.venv)})
-    with steps.step("tests", " ".join(("pytest", *arguments))) as step:
-        status = step.show([places.python, "-m", "pytest", *arguments], cwd=places.root, env=environment)
+    options = [*IN_PARALLEL, *arguments]
+    with steps.step("tests", " ".join(("pytest", *options))) as step:
+        status = step.show([places.python, "-m", "pytest", *options], cwd=places.root, env=environment)
     steps.say(steps.table())
     return status

@@ -109,11 +109,12 @@ def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, endpoint: str
 def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(
     up: Stack, endpoint: str, local_cloud: LocalCloud
 ) -> None:
+    app = up.pulumi("config", "get", "appName").stdout.strip()
     sdk(endpoint, up.api_key).models.list()
     deadline = time.monotonic() + SCALEDOWN + 30
-    while _containers(local_cloud) and time.monotonic() < deadline:
+    while _containers(local_cloud, app) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert _containers(local_cloud) == []
+    assert _containers(local_cloud, app) == []
     first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
     assert first.status_code == 503
     answer = sdk(endpoint, up.api_key).chat.completions.create(
@@ -167,8 +168,9 @@ def test_api_key_is_nowhere_in_the_state(up: Stack) -> None:
     assert [p for p in files if up.api_key.encode() in p.read_bytes()] == []
 
 
-def _containers(cloud: LocalCloud) -> list[str]:
-    return [c["container_id"] for c in json.loads(cloud.modal("container", "list", "--json").stdout)]
+def _containers(cloud: LocalCloud, app: str) -> list[str]:
+    listed = json.loads(cloud.modal("container", "list", "--json").stdout)
+    return [container["container_id"] for container in listed if container["app_name"] == app]
 
 
 def _props(endpoint: str, key: str) -> dict[str, object]:
