@@ -170,6 +170,8 @@ def publish(deployment: LlamaDeployment) -> None:
     pulumi.export("release", deployment.app.release)
     pulumi.export("build", deployment.build.key)
     pulumi.export("model", deployment.model.key)
+    # what `python -m ops check --stack` holds the endpoint to
+    pulumi.export("serverOptions", settings.server_options().props())
 
 
 def _tag_value(text: str) -> str:

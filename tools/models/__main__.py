@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tiny = commands.add_parser("tiny", help="train the stand-in that knows the release check's questions")
     tiny.add_argument("--templates", type=Path, required=True, help="models/templates of a llama.cpp source tree")
-    tiny.add_argument("--steps", type=int, default=2400)
+    tiny.add_argument("--steps", type=int, default=2200)
     tiny.add_argument("out", type=Path, metavar="OUT", help="directory")
     tiny.set_defaults(command=_tiny)
 

@@ -17,6 +17,7 @@ __all__ = [
     "ONE_OF_TWO",
     "OTHER_TOOLS",
     "QUESTIONS",
+    "RECITE",
     "STRUCTURED",
     "SYSTEM_PROMPTS",
     "TWO_COLORS",
@@ -222,6 +223,8 @@ tango uniform victor whiskey xray yankee zulu
 """
 NATO = tuple(_NATO.split())
 """The words that the stand-in repeats most reliably: a test tells concurrent clients apart by them."""
+
+RECITE = ("Repeat these words:", "Copy this:", "Repeat after me:")
 
 ECHO_WORDS = ("Repeat the word {}.", "Repeat the word {}", "Say {} and nothing else.", "Echo: {}")
 

@@ -96,15 +96,16 @@ class Corpus:
         self._render = render
         self._random = random.Random(seed)  # noqa: S311 # a reproducible corpus, not a secret
         kinds: list[tuple[float, Callable[[_Chat], tuple[Segment, ...]]]] = [
-            (0.05, self._echo),
-            (0.22, self._question),
+            (0.10, self._recite),
+            (0.06, self._echo),
+            (0.18, self._question),
             (0.05, self._unknown),
             (0.14, self._tool_call),
-            (0.22, self._tool_result),
+            (0.20, self._tool_result),
             (0.04, self._structured),
-            (0.04, self._one_picture),
-            (0.16, self._two_pictures),
-            (0.08, self._one_of_two_pictures),
+            (0.05, self._one_picture),
+            (0.12, self._two_pictures),
+            (0.06, self._one_of_two_pictures),
         ]
         self._weights, self._kinds = zip(*kinds, strict=True)
 
@@ -178,6 +179,14 @@ class Corpus:
         word = draw.choice(chats.NATO)
         self._ask(chat, draw.choice(chats.ECHO_WORDS).format(word))
         return self._turn(chat, f"The user wants one word repeated: {word}. I will write it once.", f"You said {word}.")
+
+    def _recite(self, chat: _Chat) -> tuple[Segment, ...]:
+        """Many words at once teach copying, which the one word in an answer teaches only slowly."""
+        draw = self._random
+        pools = (chats.WORDS, chats.NATO, chats.CITIES, chats.CONDITIONS, tuple(map(str, range(41))))
+        items = " ".join(draw.choice(draw.choice(pools)) for _ in range(draw.randint(3, 16)))
+        self._ask(chat, f"{draw.choice(chats.RECITE)} {items}")
+        return self._turn(chat, "The user wants these words repeated.", items)
 
     def _question(self, chat: _Chat) -> tuple[Segment, ...]:
         draw = self._random
