@@ -58,6 +58,7 @@ class LocalCloud:
         """Run the real `modal` command against this cloud."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("modal")), *args],
+            cwd=PROJECT,
             env={**self.env(), "NO_COLOR": "1", "COLUMNS": "200"},
             capture_output=True,
             text=True,

@@ -1,0 +1,38 @@
+"""Build, download and verify without Pulumi: the jobs as `modal run` entry points."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modal_app.release import ModelSpec
+from tests.stack import PROJECT, LocalCloud
+from tools.default_build import default_spec
+
+pytestmark = pytest.mark.local
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The local stack's model, as a file for `--model`."""
+    config = yaml.safe_load((PROJECT / "Pulumi.local.yaml.example").read_text())["config"]
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps(config["llama-on-modal:model"]))
+    return file
+
+
+def test_build_finds_the_build_of_its_key(local_cloud: LocalCloud) -> None:
+    spec = default_spec()
+    printed = local_cloud.modal("run", "-m", "modal_app.jobs::build", "--tag", spec.tag, "--backend", "cpu").stdout
+    assert json.dumps({"key": spec.key}) in printed
+
+
+def test_downloaded_model_passes_its_verification(local_cloud: LocalCloud, model: Path) -> None:
+    key = ModelSpec.model_validate_json(model.read_text()).key
+    printed = local_cloud.modal("run", "-m", "modal_app.jobs::download", "--model", str(model)).stdout
+    assert json.dumps({"key": key}) in printed
+    printed = local_cloud.modal("run", "-m", "modal_app.jobs::check", "--model", str(model)).stdout
+    assert json.dumps({"key": key, "problems": []}) in printed
