@@ -226,7 +226,7 @@ def _parsed(text: str, annotation: Any) -> Any:
 
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "Pulumi.yaml lists the keys"
+    hint = f"did you mean {near[0]}?" if near else "Pulumi.yaml lists the keys."
     return f"{PROJECT}:{key}: there is no such key: {hint} Remove it with: pulumi config rm {key}"
 
 

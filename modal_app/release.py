@@ -180,11 +180,6 @@ class Release(Frozen):
         """Absolute path of the build in the container."""
         return f"{BUILDS_MOUNT}/{self.build_key}"
 
-    @property
-    def model_dir(self) -> str:
-        """Absolute path of the model's files in the container."""
-        return f"{MODELS_MOUNT}/{self.model_key}"
-
 
 def release_alias(key: str) -> str:
     """`~rel-` and the first 12 digits of a release key.
@@ -226,11 +221,6 @@ class Deployment(Frozen):
     release: Release
     scaling: Scaling = Scaling()
     tags: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def release_key(self) -> str:
-        """Key of the release that this app serves."""
-        return self.release.key
 
 
 _TAG_NUMBER = re.compile(r"^b(\d+)$")

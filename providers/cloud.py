@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -302,16 +301,6 @@ class Cloud:
             with known_failures():
                 modal.App.lookup(name, environment_name=environment).stop()
 
-    def server_url(self, app: str, server: str, environment: str) -> str | None:
-        """URL of a deployed server; None when it is not there."""
-        import modal
-
-        with known_failures():
-            try:
-                return modal.Server.from_name(app, server, environment_name=environment).get_url()
-            except modal.exception.NotFoundError:
-                return None
-
     def server_logs(self, app: str, server: str, environment: str, since: datetime) -> list[str]:
         """What the server's containers printed since a moment (UTC), line by line."""
         import modal
@@ -324,8 +313,3 @@ class Cloud:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def project_dir() -> Path:
-    """Where Pulumi.yaml lies: the working directory of a dynamic provider."""
-    return Path.cwd()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -33,19 +32,15 @@ class Rollout:
             self.deployment.app_name, SERVER_NAME, self.deployment.environment, since=self.since
         )
 
-    @property
-    def report(self) -> Callable[[str], None]:
-        """Takes progress lines of whoever waits for this release, and ends the waiting once a container said that it failed.
+    def report(self, line: str) -> None:
+        """Take a progress line of whoever waits for this release, and end the waiting once a container said that it failed.
 
         Raises ProviderError with the container's own reason.
         """
+        from modal_app.lines import parse_event
 
-        def report(line: str) -> None:
-            from modal_app.lines import parse_event
-
-            self.progress(line)
-            for event in filter(None, map(parse_event, self.logs())):
-                if event["event"] == "failed" and event.get("release") == self.deployment.release.key:
-                    raise ProviderError(f"release {self.deployment.release.alias} cannot start: {event['reason']}")
-
-        return report
+        self.progress(line)
+        release = self.deployment.release
+        for event in filter(None, map(parse_event, self.logs())):
+            if event["event"] == "failed" and event.get("release") == release.key:
+                raise ProviderError(f"release {release.alias} cannot start: {event['reason']}")

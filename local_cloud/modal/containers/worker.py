@@ -14,6 +14,7 @@ import logging
 import math
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class Stage(enum.Enum):
     ENDED = "ended"
 
 
-class Worker:
+class Worker(ABC):
     """One task and its container. Created inside the event loop, where it runs until ENDED; `changed` is called at every step."""
 
     def __init__(self, platform: Platform, task: Task, definition: Definition, changed: Callable[[], None]) -> None:
@@ -124,29 +125,29 @@ class Worker:
     # What subclasses decide.
 
     @property
+    @abstractmethod
     def runtime(self) -> Runtime:
         """Which runtime starts it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def startup_timeout(self) -> float:
         """Seconds from the decision to start it until READY."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def become_ready(self, container: Container) -> None:
         """Returns when the container can work."""
-        raise NotImplementedError
 
-    async def while_ready(self, container: Container) -> None:
+    async def while_ready(self, container: Container) -> None:  # noqa: B027 - most containers need nothing here
         """Runs next to a container that is ready; cancelled at its end."""
 
+    @abstractmethod
     async def drain(self) -> None:
         """Returns when the container may be stopped, at `drain_until` at the latest."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ask_to_stop(self, container: Container) -> None:
         """The signal that makes it run its exit hooks."""
-        raise NotImplementedError
 
     # How it goes.
 
