@@ -115,6 +115,8 @@ class Settings(BaseModel):
              f"{self.ubatch_size} cuts images short: expected at least {MINIMUM_UBATCH} with a projector"),
             (self.min_containers > self.max_containers, "minContainers",
              f"{self.min_containers} is more than maxContainers {self.max_containers}: lower it or raise maxContainers"),
+            (self.target_concurrency > 0 and self.max_containers == 1, "targetConcurrency",
+             f"{self.target_concurrency} has no effect with maxContainers 1: set it to 0 or raise maxContainers"),
             (0 < self.max_concurrency < (self.target_concurrency or self.parallel), "maxConcurrency",
              f"{self.max_concurrency} is less than the {self.target_concurrency or self.parallel} requests that a "
              "container is meant to serve: raise it or set 0 for no limit"),

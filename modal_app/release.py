@@ -205,6 +205,15 @@ class Scaling(Frozen):
     exit_grace_period: Annotated[int, Field(ge=0, le=3600)] = 60
     """Seconds that in-flight requests get at scale-down (Modal's default 0 cuts streams)."""
 
+    @property
+    def autoscaled(self) -> bool:
+        """Whether Modal's autoscaler decides. A single container needs none, and is left without a cap as well.
+
+        Without a target there is no autoscaling, so one container serves; and a cap of one would leave a redeploy no room
+        for the new container beside the old one: 503 for as long as a start takes (`App.server`, modal.com/docs/guide/servers).
+        """
+        return self.max_containers > 1
+
 
 class Deployment(Frozen):
     """One app on Modal: a release, where it runs and how it scales. The input of `python -m modal_app.deploy`."""

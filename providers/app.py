@@ -14,8 +14,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from providers import cloud
-from providers.base import Inputs, Provider, has_unknown
+from providers import cloud, reasons
+from providers.base import Inputs, Provider, has_unknown, same
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
 from providers.rollout import Rollout
@@ -28,6 +28,7 @@ DEPLOY_DEADLINE_SECONDS = 900
 class SnapshotAppProvider(Provider):
     """Inputs: address, deployment (a `Deployment`), release (its key), apiKey, adopt."""
 
+    label = "app"
     compared = ("appName", "environment", "routingRegion", "deployment", "release")
     identity = ("appName", "environment", "routingRegion")
 
@@ -39,6 +40,18 @@ class SnapshotAppProvider(Provider):
             key = Deployment.model_validate(news["deployment"]).release.key
             if key != news["release"]:
                 yield "release", f"{news['release']!r} is not the key of the deployment's release ({key})"
+
+    def words(self, olds: Inputs, news: Inputs) -> str:
+        """A change of its name or place is the only one that clients notice: their URL ends."""
+        moved = [f"{key} {olds[key]} -> {news[key]}" for key in self.identity if not same(olds[key], news[key])]
+        if moved:
+            return f"replace it, with another URL (the old one ends): {'; '.join(moved)}"
+        was, now = olds["deployment"], news["deployment"]
+        if why := "; ".join(reasons.of_release(was["release"], now["release"])):
+            snapshot = "" if now["release"]["snapshot"] == "none" else " and take a new snapshot"
+            return f"redeploy{snapshot}, at the same URL: {why}"
+        why = "; ".join(reasons.of_scaling(was["scaling"], now["scaling"]))
+        return why and f"redeploy the same release: {why}"
 
     @one_line
     def create(self, props: Inputs) -> CreateResult:

@@ -9,6 +9,7 @@ from pulumi.dynamic import CheckFailure, CheckResult, DiffResult, ResourceProvid
 from pulumi.output import Unknown
 
 from providers.errors import one_line
+from providers.progress import Progress
 
 __all__ = ["Inputs", "Provider", "same"]
 
@@ -28,19 +29,31 @@ class Provider(ResourceProvider):
 
     serialize_as_secret_always = False
 
+    label: ClassVar[str]
+    """What the resource is called in the lines below Pulumi's tree."""
     compared: ClassVar[tuple[str, ...]]
     identity: ClassVar[tuple[str, ...]]
 
     @one_line
     def check(self, olds: Inputs, news: Inputs) -> CheckResult:
-        """Validate the inputs, all problems at once. What is unknown in a preview is not validated."""
+        """Validate the inputs, all problems at once, and say what a change will do. What is unknown is not validated.
+
+        The engine checks in previews and in `up`, and with empty `olds` for a resource that is new or takes another's place.
+        """
         if news == olds:
             return CheckResult(news, [])
-        return CheckResult(news, [CheckFailure(prop, reason) for prop, reason in self.problems(news)])
+        failures = [CheckFailure(prop, reason) for prop, reason in self.problems(news)]
+        if olds.keys() - {PROVIDER_KEY} and not failures and (words := self.words(olds, news)):
+            Progress(self.label).milestone(words)
+        return CheckResult(news, failures)
 
     def problems(self, news: Inputs) -> Iterator[tuple[str, str]]:
         """Pairs of property and what is wrong with it. Must cope with `Unknown` anywhere."""
         yield from ()
+
+    def words(self, olds: Inputs, news: Inputs) -> str:
+        """What changing `olds` into `news` (both inputs) will do, and why; empty for nothing. Must cope with `Unknown`."""
+        return ""
 
     @one_line
     def diff(self, id_: str, olds: Inputs, news: Inputs) -> DiffResult:

@@ -17,7 +17,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from providers import artifacts
+from providers import artifacts, reasons
 from providers.base import Inputs, Provider, has_unknown
 from providers.errors import ProviderError, one_line
 
@@ -33,6 +33,7 @@ DEADLINE_SECONDS = 3 * 3600
 class LlamaServerBuildProvider(Provider):
     """Inputs: address, environment, volume, hubSecret, and the fields of `BuildSpec` with its key."""
 
+    label = "build"
     compared = ("environment", "volume", "tag", "patches", "recipe", "generation", "key")
     identity = compared
 
@@ -42,6 +43,11 @@ class LlamaServerBuildProvider(Provider):
             return
         if _spec(news).key != news["key"]:
             yield "key", f"{news['key']!r} is not the key of these inputs ({_spec(news).key})"
+
+    def words(self, olds: Inputs, news: Inputs) -> str:
+        """The old build stays, and one that was made before is found: only the Volume knows."""
+        why = "; ".join(reasons.of_build(olds, news))
+        return why and f"rebuild, unless the Volume has this build: {why}"
 
     @one_line
     def create(self, props: Inputs) -> CreateResult:

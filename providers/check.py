@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from providers import cloud
+from providers import cloud, reasons
 from providers.base import Inputs, Provider, has_unknown
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
@@ -41,6 +41,7 @@ PROOF_SCHEMA = 1
 class ReleaseCheckProvider(Provider):
     """Inputs: address, candidate (a `Deployment`), release (its key), options (what the server must say of itself), apiKey."""
 
+    label = "release check"
     compared = ("candidate", "options", "release")
     identity = ("release",)
 
@@ -52,6 +53,11 @@ class ReleaseCheckProvider(Provider):
             key = Deployment.model_validate(news["candidate"]).release.key
             if key != news["release"]:
                 yield "release", f"{news['release']!r} is not the key of the candidate's release ({key})"
+
+    def words(self, olds: Inputs, news: Inputs) -> str:
+        """A release that was proven before is not proven again: only the Volume knows."""
+        why = "; ".join(reasons.of_release(olds["candidate"]["release"], news["candidate"]["release"]))
+        return why and f"prove the new release before it serves, unless the Volume has its proof: {why}"
 
     @one_line
     def create(self, props: Inputs) -> CreateResult:

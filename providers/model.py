@@ -15,7 +15,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
-from providers import artifacts
+from providers import artifacts, reasons
 from providers.base import Inputs, Provider, has_unknown
 from providers.errors import one_line
 
@@ -28,6 +28,7 @@ DEADLINE_SECONDS = 3 * 3600
 class ModelFilesProvider(Provider):
     """Inputs: address, environment, volume, hubSecret, driftCheck, and the fields of `ModelSpec` with its key."""
 
+    label = "model"
     compared = ("environment", "volume", "repo", "revision", "weights", "projector", "drafter", "key")
     identity = compared
 
@@ -37,6 +38,11 @@ class ModelFilesProvider(Provider):
             return
         if _spec(news).key != news["key"]:
             yield "key", f"{news['key']!r} is not the key of these inputs ({_spec(news).key})"
+
+    def words(self, olds: Inputs, news: Inputs) -> str:
+        """The old files stay, and those that were fetched before are found: only the Volume knows."""
+        why = "; ".join(reasons.of_model(olds, news))
+        return why and f"download, unless the Volume has these files: {why}"
 
     @one_line
     def create(self, props: Inputs) -> CreateResult:

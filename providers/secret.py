@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pulumi
@@ -22,7 +22,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 from pulumi.output import Unknown
 
 from providers import cloud
-from providers.base import Inputs, Provider
+from providers.base import Inputs, Provider, same
 from providers.errors import ProviderError, one_line
 
 __all__ = ["ModalSecret", "ModalSecretProvider"]
@@ -31,6 +31,7 @@ __all__ = ["ModalSecret", "ModalSecretProvider"]
 class ModalSecretProvider(Provider):
     """Inputs: address, environment, name, owner, adopt, values (variable to value, secret)."""
 
+    label = "secret"
     compared = ("environment", "name", "values")
     identity = ("environment", "name")
 
@@ -44,6 +45,16 @@ class ModalSecretProvider(Provider):
                 yield "values", f"{variable!r} is not the name of an environment variable"
             if value == "":
                 yield "values", f"{variable} is empty"
+
+    def words(self, olds: Inputs, news: Inputs) -> str:
+        """Names of variables alone; both are inputs, so the old values are here, and stay here."""
+        was, now = olds.get("values"), news.get("values")
+        if not isinstance(was, Mapping) or not isinstance(now, Mapping):
+            return ""
+        causes = [f"{name} gets another value" for name in now if name in was and not same(was[name], now[name])]
+        causes += [f"{name} added" for name in now if name not in was]
+        causes += [f"{name} removed" for name in was if name not in now]
+        return f"{news['name']}: {'; '.join(causes)}" if causes else ""
 
     def equal(self, key: str, old: Any, new: Any) -> bool:
         """Values are compared through their digests: the old values themselves are not known."""
