@@ -12,12 +12,13 @@ Requests never pass through here: Modal's edge connects to llama-server's own po
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from modal_app.errors import Failure
 from modal_app.lines import event, say
 from modal_app.release import Release
 
-__all__ = ["API_KEY", "Supervisor", "child_environment", "model_files_mapped", "redacted"]
+__all__ = ["API_KEY", "Supervisor", "child_environment", "model_files_mapped", "redacted", "telling"]
 
 API_KEY = "LLAMA_API_KEY"
 """llama-server reads its key from this variable by itself (common/arg.cpp), so it never stands in an argument list."""
@@ -46,6 +47,9 @@ TERMINATE_SECONDS = 25.0
 """Modal kills a container 30 s after its SIGTERM."""
 
 LAST_LINES_SECONDS = 2.0
+
+TOLD_LINES = 3
+_ERROR_LINE = re.compile(r"[\d.]+ E (.*)")
 
 SCRUBBED = ("LLAMA_ARG_", "HF_TOKEN", "MODAL_")
 """Prefixes of variables that the child must not see: each LLAMA_ARG_* overrides a flag, the others are not its business."""
@@ -160,8 +164,8 @@ class Supervisor:
             if (code := process.poll()) is not None:
                 self._read_to_the_end()
                 raise Failure(
-                    f"llama-server ended with {code} after {waited:.1f} s: expected it to load the model: its last lines: "
-                    + " | ".join(list(self._last_lines)[-5:])
+                    f"llama-server ended with {code} after {waited:.1f} s: expected it to load the model: it said: "
+                    + " | ".join(telling(self._last_lines))
                 )
             try:
                 answer = httpx.get(f"{self.url}/health", timeout=5, trust_env=False)
@@ -185,7 +189,7 @@ class Supervisor:
         if self._stopping.is_set():
             return
         self._read_to_the_end()
-        event("crashed", release=self.release.key, code=code, last_lines=list(self._last_lines)[-5:])
+        event("crashed", release=self.release.key, code=code, last_lines=telling(self._last_lines))
         os._exit(1)
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
@@ -219,6 +223,17 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
         )
     kept = {k: v for k, v in environment.items() if not k.startswith(SCRUBBED)}
     return {**kept, "HF_HUB_OFFLINE": "1"}
+
+
+def telling(lines: Iterable[str]) -> list[str]:
+    """What an ended llama-server said of the reason: its first errors, each once, else its last lines.
+
+    Its log lines begin with a time and a letter for their level (common/log.cpp, b11334 to b11434); later errors follow from
+    the first ones.
+    """
+    last = list(lines)
+    errors = dict.fromkeys(match[1] for line in last if (match := _ERROR_LINE.match(line)))
+    return list(errors)[:TOLD_LINES] or last[-TOLD_LINES:]
 
 
 def redacted(argv: Sequence[str]) -> list[str]:

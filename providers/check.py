@@ -110,10 +110,11 @@ def _prove(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
     progress = Progress(candidate.app_name)
     rollout = Rollout(modal, candidate, progress)
     start = time.monotonic()
+    results = []
     try:
         app = modal.deploy("server", candidate.props(), progress, DEPLOY_DEADLINE_SECONDS)
         try:
-            results = checks.run(
+            for result in checks.each(
                 app["url"],
                 props["apiKey"],
                 checks.Expectations.of(candidate.release, props["options"]),
@@ -121,14 +122,15 @@ def _prove(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
                 logs=rollout.logs,
                 startup_timeout=candidate.scaling.startup_timeout,
                 only=_names(candidate.release),
-            )
+            ):
+                rollout.report(result.line())
+                results.append(result)
+                if not result.passed:  # what comes after would cost a GPU for nothing
+                    raise ProviderError(f"release {candidate.release.alias} failed its check: {result.line()}")
         except checks.NotServing as error:
             raise ProviderError(f"release {candidate.release.alias}: {error}") from None
     finally:
         modal.stop_app(candidate.app_name, candidate.environment)
-    if failed := [r for r in results if not r.passed]:
-        more = f" (and {len(failed) - 1} more: {', '.join(r.name for r in failed[1:])})" if len(failed) > 1 else ""
-        raise ProviderError(f"release {candidate.release.alias} failed its check: {failed[0].line()}{more}")
     proof = {
         "schema": PROOF_SCHEMA,
         "release": props["release"],

@@ -17,7 +17,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from providers import artifacts, reasons
 from providers.base import Inputs, Provider, has_unknown
-from providers.errors import one_line
+from providers.errors import ProviderError, one_line
 
 __all__ = ["ModelFiles", "ModelFilesProvider"]
 
@@ -48,9 +48,17 @@ class ModelFilesProvider(Provider):
     def create(self, props: Inputs) -> CreateResult:
         """Find the files on the Volume, or have them downloaded and verified by a job there."""
         key = props["key"]
+        spec = _spec(props)
         manifest, found = artifacts.find_or_make(
-            props, key, function="download_model", args=[json.dumps(_spec(props).props())], deadline=DEADLINE_SECONDS
+            props, key, function="download_model", args=[json.dumps(spec.props())], deadline=DEADLINE_SECONDS
         )
+        for file in spec.files:
+            digest = manifest["files"].get(file.path, {}).get("sha256")
+            if file.sha256 not in (None, digest):
+                raise ProviderError(
+                    f"{file.path} of {spec.repo} at commit {spec.revision[:12]} has sha256 {digest}: expected {file.sha256}: "
+                    "bytes of a commit never change: correct the sha256 or the revision in the model's configuration"
+                )
         return CreateResult(key, self.outputs(props, found=found, **artifacts.computed(props, manifest)))
 
     @one_line

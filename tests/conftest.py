@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.stack import CACHE, LocalCloud, Stack
-from tools.default_build import ensure_default_build
+from tools.cached_builds import EARLIER_TAG, default_tag, ensure_build
 
 # pytest as the background job of a shell would have everything that tests start ignore SIGINT
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -19,7 +19,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session")
 def llama_server_build() -> Path:
     """The default build (a directory with llama-server and its manifest); `make test` has compiled it before."""
-    return ensure_default_build(_say)
+    return ensure_build(default_tag(), _say)
+
+
+@pytest.fixture(scope="session")
+def earlier_build() -> Path:
+    """A build of an earlier tag, to bump from and to go back to."""
+    return ensure_build(EARLIER_TAG, _say)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +52,7 @@ def stack(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-golden", action="store_true", help="keep the previews' texts as they are now")

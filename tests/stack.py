@@ -27,6 +27,7 @@ class LocalCloud:
 
     home: Path
     seeds: dict[str, Path] = field(default_factory=dict)
+    models: Path = PROJECT / "tools/models/tiny-gemma4"
 
     def command(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `python -m local_cloud ARGS` for this cloud."""
@@ -42,7 +43,7 @@ class LocalCloud:
     def up(self) -> None:
         """Start it (or find it running)."""
         seeds = [arg for volume, path in self.seeds.items() for arg in ("--seed", f"{volume}={path}")]
-        self.command("up", "--models", str(PROJECT / "tools/models/tiny-gemma4"), *seeds)
+        self.command("up", "--models", str(self.models), *seeds)
 
     def down(self) -> None:
         """End it and everything that it started."""

@@ -69,9 +69,10 @@ def main(arguments: Sequence[str]) -> int:
 def run_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     """Set everything up and run all tests; `arguments` go to pytest."""
     set_up(places, steps)
-    with steps.step("llama-server", "compiling it, unless the cache has it: about 5 minutes on two cores") as step:
+    about = "compiling two tags, unless the cache has them: about 5 minutes each on two cores"
+    with steps.step("llama-server", about) as step:
         environment = with_variables({"PATH": places.path_variable()})
-        step.run([places.python, "-m", "tools.default_build"], cwd=places.root, env=environment)
+        step.run([places.python, "-m", "tools.cached_builds"], cwd=places.root, env=environment)
     return _pytest(places, steps, arguments)
 
 

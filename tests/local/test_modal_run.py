@@ -10,7 +10,7 @@ import yaml
 
 from modal_app.release import ModelSpec
 from tests.stack import PROJECT, LocalCloud
-from tools.default_build import default_spec
+from tools.cached_builds import default_tag, spec_of
 
 pytestmark = pytest.mark.local
 
@@ -25,7 +25,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_build_finds_the_build_of_its_key(local_cloud: LocalCloud) -> None:
-    spec = default_spec()
+    spec = spec_of(default_tag())
     printed = local_cloud.modal("run", "-m", "modal_app.jobs::build", "--tag", spec.tag, "--backend", "cpu").stdout
     assert json.dumps({"key": spec.key}) in printed
 

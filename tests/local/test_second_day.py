@@ -1,0 +1,218 @@
+"""The second day: change a value, read the preview, apply it, go back. Texts of previews are kept in `golden/`: they are the UI.
+
+make test ARGS="tests/local/test_second_day.py --rewrite-golden"      after a wanted change of a text
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from modal_app.release import release_alias
+from tests.stack import LocalCloud, Stack
+from tools.cached_builds import EARLIER_TAG, default_tag
+
+pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
+
+GOLDEN = Path(__file__).parent / "golden"
+
+APP = "llama-second-day"
+KEY_LENGTH = 24
+
+
+@pytest.fixture(scope="module")
+def up(local_cloud: LocalCloud, earlier_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that serves an earlier tag."""
+    stack = Stack(local_cloud.env(), tmp_path_factory.mktemp("project"))
+    stack.init(appName=APP, llamaCppTag=EARLIER_TAG)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.destroy()
+
+
+@contextmanager
+def configured(stack: Stack, **values: Any) -> Iterator[None]:
+    """Configuration values for the length of a block. Nothing is deployed."""
+    file = stack.directory / f"Pulumi.{stack.name}.yaml"
+    before = file.read_text()
+    stack.configure(**values)
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+@contextmanager
+def edited(file: Path, change: Callable[[str], str]) -> Iterator[None]:
+    """A file with other content for the length of a block."""
+    before = file.read_text()
+    file.write_text(change(before))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+@contextmanager
+def another_key(stack: Stack) -> Iterator[None]:
+    """Another API key in the configuration for the length of a block."""
+    file = stack.directory / f"Pulumi.{stack.name}.yaml"
+    before = file.read_text()
+    stack.pulumi("config", "set", "--secret", "apiKey", secrets.token_hex(KEY_LENGTH))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+@pytest.fixture
+def matches_golden(up: Stack, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Compares `pulumi preview --diff` with a kept text. Digests differ with every patch, so they are `<hex>` there."""
+
+    def compare(name: str) -> None:
+        printed = up.pulumi("preview", "--diff").stdout
+        text = re.sub(r"\b[0-9a-f]{12,64}\b", "<hex>", printed).strip() + "\n"
+        kept = GOLDEN / f"{name}.txt"
+        if request.config.getoption("--rewrite-golden"):
+            kept.write_text(text)
+        assert text == kept.read_text()
+
+    return compare
+
+
+def test_preview_of_a_tag_bump(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    with configured(up, llamaCppTag=default_tag()):
+        assert up.preview() == {"llama-server": "replace", "release-check": "replace", "app": "update"}
+        matches_golden("tag-bump")
+
+
+def test_preview_of_an_edited_patch(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    patch = up.directory / "patches" / "thinking-off-no-budget.patch"
+    with edited(patch, lambda text: text.replace("Why:", "Why: (edited)", 1)):
+        matches_golden("edited-patch")
+
+
+def test_preview_of_reordered_patches(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    def reverse(text: str) -> str:
+        return "\n".join(reversed(text.splitlines())) + "\n"
+
+    with edited(up.directory / "patches" / "series", reverse):
+        matches_golden("reordered-patches")
+
+
+def test_preview_of_more_slots(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    with configured(up, parallel=3):
+        assert up.preview() == {"release-check": "replace", "app": "update"}
+        matches_golden("more-slots")
+
+
+def test_preview_of_more_containers(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    with configured(up, maxContainers=3):
+        assert up.preview() == {"app": "update"}
+        matches_golden("more-containers")
+
+
+def test_preview_of_a_rotation(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    with another_key(up):
+        assert up.preview() == {"api-key": "update", "release-check": "replace", "app": "update"}
+        matches_golden("rotation")
+
+
+def test_preview_of_another_region(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    with configured(up, routingRegion="eu-west"):
+        assert up.preview()["app"] == "replace"
+        matches_golden("another-region")
+
+
+def test_preview_of_a_forced_rebuild(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    with configured(up, buildGeneration=1):
+        matches_golden("forced-rebuild")
+
+
+def test_preview_of_a_forced_snapshot(up: Stack, matches_golden: Callable[[str], None]) -> None:
+    with configured(up, snapshotGeneration=1):
+        assert up.preview() == {"release-check": "replace", "app": "update"}
+        matches_golden("forced-snapshot")
+
+
+def test_bump_and_rollback_keep_the_url_and_everything_that_was_made(up: Stack, local_cloud: LocalCloud) -> None:
+    endpoint, earlier = up.output("endpoint"), names(up)
+    up.configure(llamaCppTag=default_tag())
+    up.up()
+    assert up.output("endpoint") == endpoint
+    assert serving(up) == names(up) != earlier
+    up.pulumi("preview", "--expect-no-changes")
+    stored = local_cloud.modal("volume", "ls", "llama-builds").stdout
+    assert up.output("build") in stored
+    assert earlier["build"] in stored
+
+    candidates = versions(local_cloud, f"{APP}-candidate")
+    up.configure(llamaCppTag=EARLIER_TAG)
+    up.up()
+    assert serving(up) == names(up) == earlier
+    assert up.output("endpoint") == endpoint
+    assert versions(local_cloud, f"{APP}-candidate") == candidates
+    assert found(up) == {"llama-server": True, "release-check": True}
+
+
+@pytest.mark.parametrize(
+    "change", [{"parallel": 3}, {"maxContainers": 2}, {"sampling": "precise"}], ids=lambda change: next(iter(change))
+)
+def test_going_back_proves_nothing_again(up: Stack, local_cloud: LocalCloud, change: dict[str, Any]) -> None:
+    before = names(up)
+    with configured(up, **change):
+        up.up()
+    candidates = versions(local_cloud, f"{APP}-candidate")
+    up.up()
+    assert serving(up) == names(up) == before
+    assert versions(local_cloud, f"{APP}-candidate") == candidates
+
+
+def test_rotated_key_works_and_the_old_one_is_refused(up: Stack) -> None:
+    endpoint, old = up.output("endpoint"), up.api_key
+    new = secrets.token_hex(KEY_LENGTH)
+    up.pulumi("config", "set", "--secret", "apiKey", new)
+    up.up()
+    up.api_key = new
+    assert serving(up) == names(up)
+    refused = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {old}"}, timeout=60)
+    assert refused.status_code == 401
+    up.pulumi("preview", "--expect-no-changes")
+
+
+def names(stack: Stack) -> dict[str, str]:
+    """What the outputs say of the release."""
+    return {"build": stack.output("build"), "alias": release_alias(stack.output("release"))}
+
+
+def serving(stack: Stack) -> dict[str, str]:
+    """What the endpoint itself says of the release."""
+    headers = {"Authorization": f"Bearer {stack.api_key}"}
+    with httpx.Client(base_url=stack.output("endpoint"), headers=headers, timeout=60) as client:
+        aliases = client.get("/v1/models").raise_for_status().json()["data"][0]["aliases"]
+        info = client.get("/props").raise_for_status().json()["build_info"]
+    build = re.search(r"b\d+-[0-9a-f]{12}", info)
+    [alias] = [name for name in aliases if name.startswith("~rel-")]
+    return {"build": build[0] if build else info, "alias": alias}
+
+
+def versions(cloud: LocalCloud, app: str) -> int:
+    """How many deploys of this app there have been: `modal app list` has one row for each life of a name."""
+    return len([row for row in json.loads(cloud.modal("app", "list", "--json").stdout) if app in row.values()])
+
+
+def found(stack: Stack) -> dict[str, bool]:
+    """Which resources of the state were found and not made, of those that can be."""
+    resources = json.loads(stack.pulumi("stack", "export").stdout)["deployment"]["resources"]
+    by_name = {resource["urn"].rsplit("::", 1)[1]: resource.get("outputs", {}) for resource in resources}
+    return {name: by_name[name]["found"] for name in ("llama-server", "release-check")}
