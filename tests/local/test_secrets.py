@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 import secrets
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from providers.secret import ModalSecretProvider
+from tests.provider.host import provider_host
 from tests.stack import CACHE, LocalCloud, Stack
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
@@ -134,6 +139,37 @@ def files_with(run: Run, where: Path) -> list[str]:
             f"{name} in {path.relative_to(run.directory)}" for name, value in run.forms().items() if value in data
         ]
     return found
+
+
+def variables(cloud: LocalCloud, name: str, *asked: str) -> set[str]:
+    """Which of the variables that are asked for are in a secret: the real client can ask, though not for values."""
+    code = (
+        "import sys, modal\n"
+        "try:\n"
+        "    modal.Secret.from_name(sys.argv[1], required_keys=[sys.argv[2]]).hydrate()\n"
+        "except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, name]
+    return {
+        key for key in asked if subprocess.run([*command, key], env=cloud.env(), capture_output=True).returncode == 0
+    }
+
+
+def test_variable_that_is_taken_out_of_a_secret_is_gone_from_it(local_cloud: LocalCloud) -> None:
+    """Modal's own update only adds and changes."""
+    provider = ModalSecretProvider()
+    place = {"address": "loopback", "environment": "main", "name": "shrinking", "owner": "test"}
+    both = {"KEPT": "a value that stays", "DROPPED": "a value that goes"}
+    try:
+        with provider_host({"PATH": os.environ["PATH"], **local_cloud.env()}) as host:
+            made = host.create(provider, {**place, "values": both})
+            assert variables(local_cloud, "shrinking", *both) == {"KEPT", "DROPPED"}
+            changed = host.update(provider, made.properties, {**place, "values": {"KEPT": both["KEPT"]}})
+        assert variables(local_cloud, "shrinking", *both) == {"KEPT"}
+        assert changed.properties["generation"] == made.properties["generation"] + 1
+    finally:
+        local_cloud.modal("secret", "delete", "--yes", "shrinking", check=False)
 
 
 @pytest.mark.parametrize("where", ["project", "cloud", "home", "tmp", "printed"])

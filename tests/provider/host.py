@@ -48,6 +48,11 @@ class Host:
     def create(self, provider: Any, props: dict[str, Any]) -> Any:
         return self.stub.Create(provider_pb2.CreateRequest(urn=URN, properties=_struct(provider, props)))
 
+    def update(self, provider: Any, olds: Any, news: dict[str, Any]) -> Any:
+        """`olds` are outputs as `create` answered them."""
+        request = provider_pb2.UpdateRequest(id="x", urn=URN, olds=olds, news=_struct(provider, news))
+        return self.stub.Update(request)
+
 
 URN = "urn:pulumi:test::llama-on-modal::pulumi-python:dynamic/modal:Thing::thing"
 
