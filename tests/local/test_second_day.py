@@ -80,8 +80,10 @@ def matches_golden(up: Stack, request: pytest.FixtureRequest) -> Callable[[str],
     """Compares `pulumi preview --diff` with a kept text. Digests differ with every patch, so they are `<hex>` there."""
 
     def compare(name: str) -> None:
-        printed = up.pulumi("preview", "--diff").stdout
-        text = re.sub(r"\b[0-9a-f]{12,64}\b", "<hex>", printed).strip() + "\n"
+        preview = up.pulumi("preview", "--diff")
+        # with --diff the CLI writes the lines in words to stderr
+        printed = f"{preview.stderr.strip()}\n\n{preview.stdout.strip()}\n"
+        text = re.sub(r"\b[0-9a-f]{12,64}\b", "<hex>", printed)
         kept = GOLDEN / f"{name}.txt"
         if request.config.getoption("--rewrite-golden"):
             kept.write_text(text)
