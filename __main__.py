@@ -4,10 +4,12 @@ import pulumi
 
 import settings
 from components import LlamaDeployment, publish
+from modal_app.errors import Failure
 
 try:
     configuration = settings.read_stack()
+    publish(LlamaDeployment(configuration.app_name, configuration))
 except settings.Problems as problems:
     raise pulumi.RunError("\n".join(["the configuration of this stack cannot be used:", *problems.lines])) from None
-
-publish(LlamaDeployment(configuration.app_name, configuration))
+except Failure as failure:
+    raise pulumi.RunError(str(failure)) from None

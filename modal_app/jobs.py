@@ -128,9 +128,8 @@ def build(tag: str, backend: str = "cuda") -> None:
     spec = BuildSpec(
         tag=tag, patches=patches.refs(PATCHES), recipe=builder.recipe("cpu" if backend == "cpu" else "cuda")
     )
-    texts = {patch.name: (PATCHES / patch.name).read_text() for patch in spec.patches}
     function = build_llama_server_cpu if backend == "cpu" else build_llama_server
-    _print(function.remote(spec.model_dump_json(), json.dumps(texts)))
+    _print(function.remote(spec.model_dump_json(), json.dumps(patches.texts(PATCHES))))
 
 
 @app.local_entrypoint()

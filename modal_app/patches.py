@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +30,14 @@ from modal_app import functions
 from modal_app.errors import Failure
 from modal_app.release import PatchRef
 
-__all__ = ["Classified", "Patch", "apply", "classify", "parse", "refs", "series"]
+__all__ = ["STOPPING", "Classified", "Patch", "apply", "classify", "parse", "refs", "series", "survey", "texts"]
 
 SERIES = "series"
 
 Class = Literal["applies", "already upstream", "conflict", "wrong target"]
+
+STOPPING: tuple[Class, ...] = ("conflict", "wrong target")
+"""Classes that no build is made with."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ class Classified:
         """One line for a report."""
         return f"{self.patch.name}: {self.kind} ({self.reason})"
 
+    def stop(self, source: str) -> str:
+        """One line for a class of STOPPING: why `source` cannot be built with this patch, and what to do."""
+        what = "in conflict with" if self.kind == "conflict" else "for another function of"
+        return f"patch {self.patch.name} is {what} {source}: {self.reason}: adapt it, or take it out of patches/series"
+
 
 def series(directory: Path) -> list[str]:
     """File names of the series in the order of application. Lines that start with # are comments."""
@@ -77,11 +87,25 @@ def series(directory: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def texts(directory: Path) -> dict[str, str]:
+    """The patches of the series by name, in the order of application. Raises Failure for what is not there."""
+    if not (directory / SERIES).is_file():
+        raise Failure(
+            f"there is no {directory / SERIES}: expected a directory of patches with their order: see patches/README.md"
+        )
+    names = series(directory)
+    if missing := [name for name in names if not (directory / name).is_file()]:
+        raise Failure(
+            f"{directory.name}/{SERIES} names {missing[0]}, and there is no such file: expected every patch of the series "
+            f"beside it: put it there, or take it out of {directory.name}/{SERIES}"
+        )
+    return {name: (directory / name).read_bytes().decode() for name in names}
+
+
 def refs(directory: Path) -> tuple[PatchRef, ...]:
-    """The series by name and content, as a build's key has it."""
+    """The series by name and content, as a build's key has it. Raises Failure as `texts()` does."""
     return tuple(
-        PatchRef(name=name, sha256=hashlib.sha256((directory / name).read_bytes()).hexdigest())
-        for name in series(directory)
+        PatchRef(name=name, sha256=hashlib.sha256(text.encode()).hexdigest()) for name, text in texts(directory).items()
     )
 
 
@@ -166,12 +190,14 @@ def classify(patch: Patch, tree: Path) -> Classified:
     changed = text[start:end]
     for number, hunk in enumerate(patch.hunks, 1):
         hits = changed.count(hunk.old)
-        if hits != 1:
-            outside = (text[:start] + text[end:]).count(hunk.old)
-            kind: Class = "wrong target" if hits == 0 and outside else "conflict"
-            there = f"{hits} times in {where}" + (f" and {outside} times outside of it" if outside else "")
-            return Classified(patch, kind, f"hunk {number} is {there}, expected once; written for {patch.tags}", file)
-        changed = changed.replace(hunk.old, hunk.new)
+        if hits == 1:
+            changed = changed.replace(hunk.old, hunk.new)
+            continue
+        if hits == 0 and (elsewhere := _elsewhere(hunk, text, (start, end))):
+            reason = f"the lines of hunk {number} are not in {where}, but in {elsewhere}"
+            return Classified(patch, "wrong target", f"{reason}; written for {patch.tags}", file)
+        why = f"is there {hits} times, expected once" if hits else f"does not match: {_difference(hunk, changed)}"
+        return Classified(patch, "conflict", f"in {where}, hunk {number} {why}; written for {patch.tags}", file)
     if not _has_it(patch, changed):
         return Classified(patch, "conflict", f"{where} lacks what its Upstream lines look for after the change", file)
     return Classified(patch, "applies", where, file, text[:start] + changed + text[end:])
@@ -192,8 +218,39 @@ def _target(patch: Patch, tree: Path) -> tuple[str, str, tuple[int, int]] | None
     return None
 
 
+def _elsewhere(hunk: Hunk, text: str, target: tuple[int, int]) -> str | None:
+    """What holds the lines of `hunk` outside of `target`, in words."""
+    outside = text[: target[0]] + "\n" * (target[1] - target[0]) + text[target[1] :]
+    found = outside.find(hunk.old)
+    if found < 0:
+        return None
+    function = functions.around(text, found)
+    return f"{function}()" if function else "other code"
+
+
+def _difference(hunk: Hunk, text: str) -> str:
+    """What keeps `hunk` from matching in `text`: what somebody who adapts the patch has to look at."""
+    if "".join(hunk.old.split()) in "".join(text.split()):
+        return "white space differs"
+    present = set(text.splitlines())
+    if changed := [line for line in hunk.old.splitlines() if line not in present]:
+        return f"no line there reads {changed[0].strip()!r}"
+    return "its lines are there, but not next to each other"
+
+
 def _has_it(patch: Patch, text: str) -> bool:
     return all(pattern.search(text) for pattern in patch.upstream)
+
+
+def survey(texts: Mapping[str, str], tree: Path) -> list[Classified]:
+    """What each patch of `texts` is for `tree`, after those before it. Works on copies: `tree` is not changed."""
+    order = [parse(name, text) for name, text in texts.items()]
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch)
+        for file in {file for patch in order for file in patch.files if (tree / file).is_file()}:
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tree / file, copy / file)
+        return [_applied(patch, copy) for patch in order]
 
 
 def apply(texts: Mapping[str, str], tree: Path, order: Iterable[str]) -> list[Classified]:
@@ -203,13 +260,16 @@ def apply(texts: Mapping[str, str], tree: Path, order: Iterable[str]) -> list[Cl
     """
     done: list[Classified] = []
     for name in order:
-        result = classify(parse(name, texts[name]), tree)
-        if result.kind in ("conflict", "wrong target"):
-            raise Failure(
-                f"patch {name} is {'in conflict with' if result.kind == 'conflict' else 'for another function of'} this "
-                f"source: {result.reason}: adapt it, or take it out of patches/series"
-            )
-        if result.file is not None and result.text is not None:
-            (tree / result.file).write_text(result.text)
+        result = _applied(parse(name, texts[name]), tree)
+        if result.kind in STOPPING:
+            raise Failure(result.stop("this source"))
         done.append(result)
     return done
+
+
+def _applied(patch: Patch, tree: Path) -> Classified:
+    """Classify `patch`, and change `tree` if it applies."""
+    result = classify(patch, tree)
+    if result.file is not None and result.text is not None:
+        (tree / result.file).write_text(result.text)
+    return result

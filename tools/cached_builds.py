@@ -39,8 +39,7 @@ def spec_of(tag: str) -> BuildSpec:
 def ensure_build(tag: str, report: Report) -> Path:
     """The directory of the build of `tag`, compiled if it is not there. Raises Failure."""
     spec = spec_of(tag)
-    texts = {patch.name: (PATCHES / patch.name).read_text() for patch in spec.patches}
-    builder.build(spec, texts, paths.cache() / "builds", report)
+    builder.build(spec, patches.texts(PATCHES), paths.cache() / "builds", report)
     return paths.cache() / "builds" / spec.key
 
 

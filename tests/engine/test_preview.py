@@ -50,3 +50,11 @@ def test_key_that_is_not_encrypted_is_refused(stack: Stack) -> None:
     done = stack.pulumi("preview", check=False)
     assert done.returncode != 0
     assert "'apiKey' must be encrypted" in done.stdout + done.stderr
+
+
+def test_patch_of_the_series_that_is_missing_is_one_line(stack: Stack) -> None:
+    (stack.directory / "patches/gemma4-thinking-tags.patch").unlink()
+    done = with_commit(stack).pulumi("preview", check=False)
+    assert done.returncode != 0
+    assert "patches/series names gemma4-thinking-tags.patch, and there is no such file: expected" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr

@@ -1,14 +1,18 @@
-"""The patch series, on source trees of every era that it has to recognise."""
+"""The patch series and how its patches are classified; on real trees, see tests/tags."""
 
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from modal_app import patches, source
+from modal_app import patches
 from modal_app.errors import Failure
+from modal_app.recipe import recipe
+from modal_app.release import BuildSpec
 
 SERIES = Path(__file__).parents[2] / "patches"
 THINKING_TAGS = "gemma4-thinking-tags.patch"
@@ -132,24 +136,102 @@ def test_every_shipped_patch_is_well_formed_and_in_the_series() -> None:
     assert [ref.name for ref in patches.refs(SERIES)] == names
 
 
-@pytest.mark.local
+def test_a_series_that_names_a_missing_patch_is_one_line(tmp_path: Path) -> None:
+    directory = copied(tmp_path)
+    (directory / THINKING_TAGS).unlink()
+    with pytest.raises(
+        Failure, match=rf"^patches/series names {THINKING_TAGS}, and there is no such file: expected .*: put it"
+    ):
+        patches.refs(directory)
+
+
 @pytest.mark.parametrize(
-    ("tag", "expected"),
+    ("before", "after", "reason"),
     [
-        ("b10405", ["already upstream", "applies"]),  # the blueprint's replacement hits muse_glimmer here
-        ("b11378", ["already upstream", "applies"]),
-        ("b11434", ["already upstream", "applies"]),
+        ("    data.supports_thinking = true;", "\tdata.supports_thinking = true;", "white space differs"),
+        (
+            "supports_thinking = true",
+            "supports_thinking = thinks",
+            "no line there reads 'data.supports_thinking = true;'",
+        ),
+        ("\n\n    data.preserved", "\n    data.grammar_lazy = true;\n\n    data.preserved", "not next to each other"),
     ],
 )
-def test_the_series_on_real_trees(tag: str, expected: list[str]) -> None:
-    root = source.tree(tag)
-    assert [classify(name, root).kind for name in patches.series(SERIES)] == expected
+def test_a_patch_that_would_need_fuzz_says_what_differs(tmp_path: Path, before: str, after: str, reason: str) -> None:
+    root = tree(tmp_path, GEMMA4.replace(before, after))
+    result = classify(THINKING_TAGS, root)
+    assert result.kind == "conflict"
+    assert f"hunk 1 does not match: {reason}" in result.reason.replace("its lines are there, but ", "")
 
 
-@pytest.mark.local
-def test_the_blueprints_replacement_would_hit_another_model() -> None:
-    text = (source.tree("b10405") / "common/chat.cpp").read_text()
-    blueprint = "data.supports_thinking = true;\n\n    data.preserved_tokens = {"
-    assert text.count(blueprint) == 1
-    function = re.findall(r"common_chat_params_init_(\w+)\(", text[: text.index(blueprint)])[-1]
-    assert function == "muse_glimmer"
+def test_the_wrong_target_is_named(tmp_path: Path) -> None:
+    root = tree(tmp_path, GEMMA4.replace("supports_thinking = true", "supports_thinking = has_thinking") + OTHER)
+    reason = "not in common_chat_params_init_gemma4() in common/chat.cpp, but in common_chat_params_init_muse_glimmer()"
+    assert reason in classify(THINKING_TAGS, root).reason
+
+
+SECOND = """\
+Why: says more
+Target: common_chat_params_init_gemma4
+Tags: all
+Upstream: data\\.more
+
+--- a/common/chat.cpp
++++ b/common/chat.cpp
+@@ -4 +4,2 @@
+     data.thinking_end_tag = "<channel|>";
++    data.more = true;
+"""
+
+
+def test_a_later_patch_sees_the_earlier_ones_and_the_tree_stays_as_it_is(tmp_path: Path) -> None:
+    root = tree(tmp_path, GEMMA4)
+    texts = {THINKING_TAGS: (SERIES / THINKING_TAGS).read_text(), "second.patch": SECOND}
+    assert [r.kind for r in patches.survey(texts, root)] == ["applies", "applies"]
+    assert [r.kind for r in patches.survey(dict(reversed(texts.items())), root)] == ["conflict", "applies"]
+    assert (root / "common/chat.cpp").read_text() == GEMMA4
+
+
+def copied(directory: Path) -> Path:
+    """This checkout's patches, in a directory that a test may change."""
+    return Path(shutil.copytree(SERIES, directory / "patches"))
+
+
+def added(directory: Path) -> None:
+    (directory / "second.patch").write_text(SECOND)
+    with (directory / "series").open("a") as series:
+        series.write("second.patch\n")
+
+
+def edited(directory: Path) -> None:
+    with (directory / THINKING_TAGS).open("a") as patch:
+        patch.write("\n")
+
+
+def reordered(directory: Path) -> None:
+    (directory / "series").write_text("\n".join(reversed(patches.series(directory))))
+
+
+def removed(directory: Path) -> None:
+    (directory / "series").write_text("\n".join(patches.series(directory)[:-1]))
+
+
+def commented(directory: Path) -> None:
+    text = (directory / "series").read_text()
+    (directory / "series").write_text(f"# read from the top\n\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("change", "another_key"), [(added, True), (edited, True), (reordered, True), (removed, True), (commented, False)]
+)
+def test_what_a_change_of_the_series_does_to_the_build_key(
+    tmp_path: Path, change: Callable[[Path], None], another_key: bool
+) -> None:
+    directory = copied(tmp_path)
+
+    def key() -> str:
+        return BuildSpec(tag="b11434", patches=patches.refs(directory), recipe=recipe("cpu")).key
+
+    before = key()
+    change(directory)
+    assert (key() != before) == another_key
