@@ -35,11 +35,11 @@ NO_LAZY_TENSORS: Eras = (
 )
 NO_WEB_PAGE: Eras = (
     (0, ("--no-webui",)),
-    (10133, ("--no-ui",)),  # --no-webui stays as an alias
+    (9548, ("--no-ui",)),  # --no-webui is deprecated there, an alias later
 )
 CLOSED_CORS: Eras = (
     (0, ()),  # before, llama-server echoed every origin and had no flag against it
-    (10133, ("--no-cors-credentials", "--cors-origins")),
+    (10103, ("--no-cors-credentials", "--cors-origins")),
 )
 MTP_SINCE = 9553
 """First tag with the architecture of Gemma 4's drafter (PR #23398)."""

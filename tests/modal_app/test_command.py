@@ -100,9 +100,9 @@ def test_nothing_is_left_to_a_default_that_leaks_or_grows() -> None:
     ("tag", "present", "absent"),
     [
         ("b9093", {"--no-mmap", "--no-webui"}, {"--load-mode", "--lazy-mode", "--cors-origins", "--no-ui"}),
-        ("b10103", {"--no-mmap"}, {"--load-mode", "--lazy-mode"}),
+        ("b9548", {"--no-mmap", "--no-ui"}, {"--load-mode", "--lazy-mode", "--cors-origins", "--no-webui"}),
+        ("b10103", {"--no-mmap", "--no-ui", "--cors-origins"}, {"--load-mode", "--lazy-mode"}),
         ("b10108", {"--load-mode"}, {"--no-mmap", "--lazy-mode"}),
-        ("b10133", {"--load-mode", "--no-ui", "--cors-origins"}, {"--no-mmap", "--no-webui", "--lazy-mode"}),
         ("b10705", {"--load-mode", "--lazy-mode"}, {"--no-mmap"}),
         ("b10878", {"--load-mode", "--lazy-mode"}, {"--no-mmap"}),
         ("b11334", {"--load-mode", "--lazy-mode"}, {"--no-mmap"}),
