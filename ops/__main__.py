@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
-from ops import check
+from ops import check, patches, upgrade
 from ops.errors import OperatorError
 
 __all__ = ["main"]
 
-COMMANDS = (check,)
+COMMANDS = (check, patches, upgrade)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,4 +30,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, like head, is no error
     sys.exit(main())

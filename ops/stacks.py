@@ -20,10 +20,15 @@ _TIMEOUT_SECONDS = 120
 
 
 class Stack:
-    """One stack of this project. Every question that it cannot answer raises OperatorError."""
+    """One stack of this project; without a name, the selected one. What it cannot answer raises OperatorError.
 
-    def __init__(self, name: str, project: Path = PROJECT) -> None:
+    `instead` names the options that a command takes in place of a stack.
+    """
+
+    def __init__(self, name: str | None, project: Path = PROJECT, instead: str = "--endpoint and --key-env") -> None:
         self.name = name
+        self._which = ["--stack", name] if name else []
+        self._instead = instead
         self._project = project
 
     def outputs(self) -> dict[str, Any]:
@@ -39,26 +44,31 @@ class Stack:
         """A configuration value, decrypted. For a request, never for the screen."""
         return self._pulumi("config", "get", key).strip()
 
+    def tag(self) -> str:
+        """The llama.cpp tag that it is configured with, or the project's default."""
+        return self._pulumi("config", "get", "llamaCppTag").strip()
+
     def _pulumi(self, *arguments: str) -> str:
         program = shutil.which("pulumi")
         if program is None:
             raise OperatorError(
-                "no `pulumi` on PATH: expected the Pulumi CLI: run `. ./activate`, or give --endpoint and --key-env"
+                f"no `pulumi` on PATH: expected the Pulumi CLI: run `. ./activate`, or give {self._instead}"
             )
-        command = [program, *arguments, "--stack", self.name, "--non-interactive"]
+        asked = " ".join(["pulumi", *arguments, *self._which])
+        command = [program, *arguments, *self._which, "--non-interactive"]
         try:
             done = subprocess.run(
                 command, cwd=self._project, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             raise OperatorError(
-                f"`pulumi {' '.join(arguments)}` did not end in {_TIMEOUT_SECONDS} s: expected stack {self.name} to answer: "
-                "look whether its backend can be reached"
+                f"`{asked}` did not end in {_TIMEOUT_SECONDS} s: expected an answer: look whether the stack's backend can be "
+                "reached"
             ) from None
         if done.returncode != 0:
             reason = " ".join(done.stderr.split()).removeprefix("error: ") or f"exit status {done.returncode}"
             raise OperatorError(
-                f"`pulumi {' '.join(arguments)} --stack {self.name}` failed: {reason}: "
-                "expected a stack that this machine can open: run `. ./activate`, or give --endpoint and --key-env"
+                f"`{asked}` failed: {reason}: expected a stack that this machine can open: run `. ./activate`, or give "
+                f"{self._instead}"
             )
         return done.stdout

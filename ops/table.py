@@ -1,4 +1,4 @@
-"""Check results as an operator likes to read them: a row as each check ends, then what failed, then the sum."""
+"""Tables as an operator likes to read them; for check results a row as each ends, then what failed, then the sum."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import TextIO
 
 from checks import CheckResult
 
-__all__ = ["Table"]
+__all__ = ["Table", "aligned"]
 
 _WORDS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 _COLORS = {"passed": "32", "failed": "1;31", "skipped": "33"}
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of cells as lines, in columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 class Table:
