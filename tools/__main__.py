@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: `python3 -m tools setup|up|down|test|test-fast|lint|clean` (and activate, pulumi)."""
+"""The commands behind the Makefile: `python3 -m tools setup|up|down|test|lint|clean` and the others of `tools.commandline`."""
 
 import sys
 

@@ -16,7 +16,10 @@ from tools.steps import Failure, Steps
 
 __all__ = ["main"]
 
-FAST = "not local and not engine"
+WHOLE = "not tags"
+"""`make test`: all but what has a make target of its own."""
+
+FAST = f"{WHOLE} and not local and not engine"
 """The tests that need neither a local cloud nor the Pulumi engine."""
 
 IN_PARALLEL = ("-n", "2", "--dist", "loadscope")
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     commands: dict[str, Callable[[Places, Steps, Sequence[str]], int]] = {
         "test": run_tests,
         "test-fast": run_fast_tests,
+        "test-tags": run_tag_tests,
         "activate": activate,
         "pulumi": become_pulumi,
     }
@@ -73,13 +77,19 @@ def run_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     with steps.step("llama-server", about) as step:
         environment = with_variables({"PATH": places.path_variable()})
         step.run([places.python, "-m", "tools.cached_builds"], cwd=places.root, env=environment)
-    return _pytest(places, steps, arguments)
+    return _pytest(places, steps, ["-m", WHOLE, *arguments])
 
 
 def run_fast_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     """Set up only Python packages and run the tests that need nothing else."""
     set_up_packages(places, steps)
     return _pytest(places, steps, ["-m", FAST, *arguments])
+
+
+def run_tag_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
+    """Set up only Python packages and run the tests on the source trees of other tags, each fetched and removed again."""
+    set_up_packages(places, steps)
+    return _pytest(places, steps, ["-m", "tags", *arguments])
 
 
 def lint(places: Places, steps: Steps) -> None:
