@@ -76,7 +76,7 @@ async def _serve(options: Options, state: CloudState, ready: asyncio.Event, stop
     ledger = StateLedger(state, {"HF_ENDPOINT": addresses["hub"]})
     rpc = RpcServer(state, ledger, urls, Credentials(secrets.token_id, secrets.token_secret))
     runtime = await choose_runtime(options.runtime, cache=_cache())
-    fleet = ContainerFleet(ledger, rpc, runtime, options.home.run_directory())
+    fleet = ContainerFleet(ledger, rpc, runtime, options.home.run_directory(), options.home.snapshots)
     edge = Edge(ledger, fleet)
     async with AsyncExitStack() as ending:
         # In the reverse order: the fleet ends its containers while they can still say their last words.
@@ -103,7 +103,7 @@ async def _serve(options: Options, state: CloudState, ready: asyncio.Event, stop
                 hub_url=addresses["hub"],
                 runtime=runtime.name,
                 runtime_reason=runtime.reason,
-                snapshots=runtime.snapshots,
+                snapshots=runtime.snapshots_reason,
                 models=str(options.models),
                 seeds={name: str(path) for name, path in options.seeds.items()},
             )

@@ -6,6 +6,7 @@ state.sqlite       everything but secrets;  secrets.sqlite  theirs alone (mode 0
 files/ volumes/    uploaded bytes; the Volumes' files
 daemon.json        process id and addresses of the daemon, while it runs;  daemon.log  what it has to say
 run/               sockets and files of running containers
+snapshots/         memory of containers (mode 0700), while the daemon runs
 ```
 """
 
@@ -63,6 +64,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.log = self.path / "daemon.log"
+        self.snapshots = self.path / "snapshots"
         self._daemon = self.path / "daemon.json"
         self._credentials = self.path / "credentials.json"
 

@@ -1,7 +1,7 @@
 """An HTTP server for tests, standard library only: `python echo_server.py PORT`. Runs as the child of a server container.
 
 GET  /            ok
-GET  /who         {"pid", "task", "port", "seed"} as JSON
+GET  /who         {"pid", "task", "port", "seed", "born", "fresh", "now"} as JSON: born is drawn at the start, fresh each time
 GET  /headers     the request's headers as JSON
 GET  /sse?n=&s=   n events, s seconds apart
 GET  /sleep?s=    answers after s seconds
@@ -75,6 +75,9 @@ class Handler(BaseHTTPRequestHandler):
                     "task": os.environ.get("MODAL_TASK_ID"),
                     "port": PORT,
                     "seed": os.environ.get("SEED"),
+                    "born": BORN,
+                    "fresh": os.urandom(8).hex(),
+                    "now": time.time(),
                 }
                 self.answer(json.dumps(who).encode(), "application/json")
             case "/headers":
@@ -125,6 +128,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(b"".join(self.body()), "application/octet-stream")
 
 
+BORN = os.urandom(8).hex()
 PORT = int(sys.argv[1])
 SERVER = ThreadingHTTPServer(("127.0.0.1", PORT), Handler, bind_and_activate=False)
 SERVER.request_queue_size = 128

@@ -36,11 +36,12 @@ ECHO = Path(__file__).with_name("echo_server.py").read_text()
 RUNSC = find_runsc(CACHE)
 
 
-def runtimes(name: str) -> Runtimes:
+def runtimes(name: str, binary: Path | None = RUNSC) -> Runtimes:
     """`runsc`, `process` (mount namespace) or `plain`, without a probe: a test that asks for one means it."""
     if name == "runsc":
-        assert RUNSC is not None
-        return Runtimes(RunscRuntime(RUNSC), ProcessRuntime(true_paths=True), "runsc", "a test")
+        assert binary is not None
+        runsc = RunscRuntime(binary)
+        return Runtimes(runsc, ProcessRuntime(true_paths=True), "runsc", "a test", runsc, "a test")
     processes = ProcessRuntime(true_paths=name == "process")
     return Runtimes(processes, processes, "process", "a test")
 
@@ -63,6 +64,7 @@ class Cloud:
     edge: Edge
     client: modal.Client
     run: Path
+    snapshots: Path
     api: str
 
     async def command(self, *args: str) -> str:
@@ -107,7 +109,9 @@ class Cloud:
 
 
 @contextlib.asynccontextmanager
-async def cloud(runtime: str, home: Path | None = None, ports: tuple[int, int] | None = None) -> AsyncIterator[Cloud]:
+async def cloud(
+    runtime: str, home: Path | None = None, ports: tuple[int, int] | None = None, runsc: Path | None = RUNSC
+) -> AsyncIterator[Cloud]:
     """Starts one; at the end everything that it started is gone. The same `home` and `ports` again are a restart."""
     run = Path(tempfile.mkdtemp(prefix="lc"))
     state = CloudState(home or run / "home", {})
@@ -115,7 +119,7 @@ async def cloud(runtime: str, home: Path | None = None, ports: tuple[int, int] |
     urls = SignedUrls(f"http://127.0.0.1:{http}", b"key")
     ledger = StateLedger(state, {})
     rpc = RpcServer(state, ledger, urls, Credentials("ak-test", "as-test"))
-    fleet = ContainerFleet(ledger, rpc, runtimes(runtime), run / "r")
+    fleet = ContainerFleet(ledger, rpc, runtimes(runtime, runsc), run / "r", run / "s")
     edge = Edge(ledger, fleet)
     files = web.AppRunner(http_application(state, urls), access_log=None)
     await files.setup()
@@ -125,14 +129,14 @@ async def cloud(runtime: str, home: Path | None = None, ports: tuple[int, int] |
         await edge.start()
         await rpc.start(fleet, api)
         async with modal.Client(f"http://127.0.0.1:{api}", 1, ("ak-test", "as-test")) as client:
-            yield Cloud(ledger, state, fleet, edge, client, run / "r", f"http://127.0.0.1:{api}")
+            yield Cloud(ledger, state, fleet, edge, client, run / "r", run / "s", f"http://127.0.0.1:{api}")
     finally:
         await edge.stop()
         await fleet.stop()
         await rpc.stop()
         await files.cleanup()
         state.close()
-        left = list((run / "r").glob("*"))
+        left = [*(run / "r").glob("*"), *(run / "s").glob("*")]
         shutil.rmtree(run)
         assert left == []
 

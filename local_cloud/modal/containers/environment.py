@@ -76,6 +76,7 @@ def place_environment(
         "HOME": home,
         "LANG": "C.UTF-8",
         "MODAL_CONTAINER_ARGUMENTS_PATH": f"{modal}/args.bin",
+        "MODAL_RESTORE_STATE_PATH": f"{modal}/restore-state.json",
         "MODAL_DISABLE_API_PROXY": "1",  # a proxy of the host cannot reach a unix socket
         "MODAL_SERVER_URL": f"unix:{modal}/api.sock",
         "PATH": ":".join(dict.fromkeys(search)),

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from local_cloud.modal.containers.functions import FunctionPool, FunctionWorker
+from local_cloud.modal.containers.restorable import RestorableWorker
 from local_cloud.modal.containers.runtime import Runtimes
 from local_cloud.modal.containers.servers import ServerPool
+from local_cloud.modal.containers.snapshots import Snapshots
 from local_cloud.modal.containers.worker import Platform, Worker
 from local_cloud.modal.state.ports import Definition, Ledger, Wire
 
@@ -19,8 +21,8 @@ __all__ = ["ContainerFleet"]
 class ContainerFleet:
     """Implements `state.ports.Fleet`. Everything happens on the event loop that `start` was called on."""
 
-    def __init__(self, ledger: Ledger, wire: Wire, runtimes: Runtimes, run_directory: Path) -> None:
-        self._platform = Platform(ledger, wire, runtimes, run_directory)
+    def __init__(self, ledger: Ledger, wire: Wire, runtimes: Runtimes, run_directory: Path, snapshots: Path) -> None:
+        self._platform = Platform(ledger, wire, runtimes, run_directory, Snapshots(snapshots))
         self._pools: dict[str, FunctionPool | ServerPool] = {}
         self._deploy_watchers: list[Callable[[], None]] = []
 
@@ -31,6 +33,7 @@ class ContainerFleet:
 
     async def start(self) -> None:
         """Takes up what is published: minimum containers are started, and queued inputs get theirs."""
+        await asyncio.to_thread(self._platform.snapshots.clear)
         directory = self._platform.run_directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in directory.glob("ta-*"):
@@ -45,6 +48,7 @@ class ContainerFleet:
         pools = list(self._pools.values())
         self._pools.clear()
         await asyncio.gather(*(pool.close() for pool in pools))
+        await asyncio.to_thread(self._platform.snapshots.clear)
 
     def watch_deploys(self, watcher: Callable[[], None]) -> None:
         """`watcher` is called after every change of what is published."""
@@ -102,10 +106,11 @@ class ContainerFleet:
             worker.reported_failure(message)
 
     async def checkpoint(self, task_id: str, checkpoint_id: str) -> None:
-        """Never asked for: no container is told to take the snapshot path (MODAL_ENABLE_SNAP_RESTORE is not set)."""
-        raise RuntimeError(
-            f"container {task_id} asked for checkpoint {checkpoint_id}: {self._platform.runtimes.snapshots}"
-        )
+        """ContainerCheckpoint of a server that was told to take the snapshot path (MODAL_ENABLE_SNAP_RESTORE)."""
+        worker = self._worker(task_id)
+        if not isinstance(worker, RestorableWorker):
+            raise RuntimeError(f"container {task_id} asked for checkpoint {checkpoint_id}, which nobody told it to")
+        worker.checkpoint_asked()
 
     def _pool(self, definition: Definition) -> FunctionPool | ServerPool:
         pool = self._pools.get(definition.function_id)
@@ -118,8 +123,10 @@ class ContainerFleet:
         published = {d.function_id: d for d in self._platform.ledger.definitions() if d.app_id == app_id}
         for function_id, pool in self._pools.items():
             if function_id not in published and pool.app_id == app_id:
+                self._platform.snapshots.supersede(function_id, None)
                 pool.update(None)
         for definition in published.values():
+            self._platform.snapshots.supersede(definition.function_id, definition.generation)
             self._pool(definition).update(definition)
         for watcher in self._deploy_watchers:
             watcher()

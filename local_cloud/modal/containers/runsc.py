@@ -2,12 +2,16 @@
 
 gVisor is what Modal itself runs containers on. The shape here is one that gVisor can checkpoint: `--network=none`,
 the API as a unix socket in a bound directory, HTTP by a forwarder that is exec'd after the start, output by pipes.
+A checkpoint needs the same mounts when it is restored, and every path below them that the container has looked at.
 
     RUN/ta-.../            the task's directory
-      modal/               /__modal in the container: api.sock, args.bin
+      modal/               /__modal in the container: api.sock, args.bin, restore-state.json
       in/                  /__in in the container: forwarder.py, in.sock
       bundle/              config.json and the rootfs skeleton
       state/               runsc's --root
+    SNAPSHOT/
+      image/               what `runsc checkpoint` wrote
+      rootfs/              the skeleton with what the container had written there
 """
 
 from __future__ import annotations
@@ -31,7 +35,14 @@ from local_cloud.modal.containers import forwarder, rootfs
 from local_cloud.modal.containers.environment import merged, place_environment
 from local_cloud.modal.containers.host_process import HostProcess, launcher_argv
 from local_cloud.modal.containers.interpreter import needed_paths
-from local_cloud.modal.containers.spec import TASK_DIRECTORY, Bind, ContainerSpec, OnOutput, StartError
+from local_cloud.modal.containers.spec import (
+    TASK_DIRECTORY,
+    Bind,
+    ContainerSpec,
+    OnOutput,
+    SnapshotError,
+    StartError,
+)
 
 __all__ = ["RunscRuntime"]
 
@@ -55,18 +66,29 @@ class RunscRuntime:
     def __init__(self, binary: Path) -> None:
         self.binary = binary
 
+    @property
+    def build(self) -> str:
+        """The binary's file: gVisor refuses the checkpoints of every other build of itself ("statefile error: hash mismatch")."""
+        found = self.binary.stat()
+        return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+
     async def start(self, spec: ContainerSpec, on_output: OnOutput) -> RunscContainer:
         """Writes the bundle and runs it in the foreground: the CLI's life, pipes and exit code are the container's."""
-        for name in ("modal", "in", "bundle/rootfs", "state"):
-            (spec.directory / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        (spec.directory / "in" / "forwarder.py").write_bytes(Path(forwarder.__file__).read_bytes())
-        config = await asyncio.to_thread(_config, spec)
-        (spec.directory / "bundle" / "config.json").write_text(json.dumps(config))
+        return await self._run(["run"], None, spec, on_output)
+
+    async def restore(self, spec: ContainerSpec, snapshot: Path, on_output: OnOutput) -> RunscContainer:
+        """As `start`. The variables of `spec` reach the container as /proc/gvisor/spec_environ, which Modal's client reads."""
+        return await self._run(["restore", "--image-path", str(snapshot / "image")], snapshot, spec, on_output)
+
+    async def _run(
+        self, command: list[str], snapshot: Path | None, spec: ContainerSpec, on_output: OnOutput
+    ) -> RunscContainer:
+        await asyncio.to_thread(_write_bundle, spec, snapshot)
         runsc = [
             str(self.binary), "--root", str(spec.directory / "state"), "--ignore-cgroups", "--overlay2=none",
             "--network=none", "--host-uds=all",
         ]  # fmt: skip
-        run = [*_namespaces(), *runsc, "run", "--bundle", str(spec.directory / "bundle"), CONTAINER_ID]
+        run = [*_namespaces(), *runsc, *command, "--bundle", str(spec.directory / "bundle"), CONTAINER_ID]
         try:
             process = await HostProcess.start(launcher_argv("bound", str(os.getpid()), *run), on_output)
         except OSError as error:
@@ -113,6 +135,30 @@ class RunscContainer:
     def kill(self) -> None:
         """The sandbox and its file server die with the CLI."""
         self._process.signal(signal.SIGKILL)
+
+    async def checkpoint(self, snapshot: Path) -> None:
+        """Without --leave-running a failed attempt of an older runsc destroys the container and reports success."""
+        image = snapshot / "image"
+        image.mkdir(mode=0o700)
+        command = [*self._runsc, "checkpoint", "--leave-running", "--compression=none", "--image-path", str(image)]
+        said: deque[bytes] = deque(maxlen=1)
+        process = await HostProcess.start(
+            launcher_argv("bound", str(os.getpid()), *command, CONTAINER_ID),
+            lambda _, lines: said.extend(lines.splitlines()),
+        )
+        try:
+            code = await process.wait()
+        finally:
+            process.signal(signal.SIGKILL)
+        if code:
+            raise SnapshotError(said[-1].decode(errors="replace") if said else f"runsc checkpoint ended with {code}")
+        if not _has_pages(image):
+            raise SnapshotError("runsc checkpoint wrote no memory")
+        try:
+            root = self._spec.directory / "bundle" / "rootfs"
+            await asyncio.to_thread(shutil.copytree, root, snapshot / "rootfs", symlinks=True)
+        except (OSError, shutil.Error) as error:
+            raise SnapshotError(f"could not keep the container's files: {error}") from error
 
     async def connector(self, port: int) -> aiohttp.BaseConnector:
         """Starts the port's forwarder and waits for its socket."""
@@ -185,6 +231,27 @@ def has_sys_admin() -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> 21 & 1)
     return False
+
+
+def _has_pages(image: Path) -> bool:
+    """A checkpoint that ended early may leave nothing but a header, and report success."""
+    pages = image / "pages.img"
+    return pages.exists() and pages.stat().st_size > 0
+
+
+def _write_bundle(spec: ContainerSpec, snapshot: Path | None) -> None:
+    """The directories of one container; those of an earlier one of the same task make way."""
+    for name in ("in", "bundle", "state"):
+        shutil.rmtree(spec.directory / name, ignore_errors=True)
+    for name in ("modal", "in", "bundle", "state"):
+        (spec.directory / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    (spec.directory / "in" / "forwarder.py").write_bytes(Path(forwarder.__file__).read_bytes())
+    root = spec.directory / "bundle" / "rootfs"
+    if snapshot is None:
+        root.mkdir(mode=0o700)
+    else:
+        shutil.copytree(snapshot / "rootfs", root, symlinks=True)
+    (spec.directory / "bundle" / "config.json").write_text(json.dumps(_config(spec)))
 
 
 def _config(spec: ContainerSpec) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import aiohttp
 
 from local_cloud.modal.containers.process import ProcessRuntime
 from local_cloud.modal.containers.runsc import RunscRuntime, has_sys_admin
-from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec, Runtime, StartError
+from local_cloud.modal.containers.snapshot_probe import try_snapshot
+from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec, Runtime, SnapshotRuntime, StartError
 
 __all__ = ["RuntimeUnavailableError", "Runtimes", "choose_runtime", "find_runsc"]
 
@@ -55,10 +57,10 @@ class Runtimes:
     reason: str
     """Why it is this one, for `status`."""
 
-    @property
-    def snapshots(self) -> str:
-        """What becomes of memory snapshots, for `status` and the logs."""
-        return "no snapshot on this machine: every container starts fresh and runs both enter phases in sequence"
+    snapshots: SnapshotRuntime | None = None
+    """What takes memory snapshots of servers: `servers`, where that can. None: both enter phases run in sequence."""
+    snapshots_reason: str = "no snapshot on this machine: plain processes cannot be checkpointed"
+    """What was found, for `status`; where there are none, also for the logs."""
 
 
 async def choose_runtime(requested: str = "auto", *, cache: Path) -> Runtimes:
@@ -86,8 +88,14 @@ async def choose_runtime(requested: str = "auto", *, cache: Path) -> Runtimes:
         problem = await _probe(runsc, cache, _digest(binary))
         if not problem:
             how = "as root" if has_sys_admin() else "in a user namespace"
+            reason = f"servers: {binary} runs containers here {how}; functions: {process_reason}"
+            problem = await _remembered(
+                lambda directory: try_snapshot(runsc, directory, PROBE_TIMEOUT), cache, "snapshot", _digest(binary)
+            )
+            if problem:
+                return Runtimes(runsc, processes, "runsc", reason, None, f"no snapshot on this machine: {problem}")
             return Runtimes(
-                runsc, processes, "runsc", f"servers: {binary} runs containers here {how}; functions: {process_reason}"
+                runsc, processes, "runsc", reason, runsc, f"runsc checkpointed and restored a test process {how}"
             )
     if requested == "runsc":
         raise RuntimeUnavailableError(
@@ -121,15 +129,20 @@ async def _process_runtime(*, namespaces: bool, cache: Path) -> tuple[ProcessRun
 
 async def _probe(runtime: Runtime, cache: Path, what: str) -> str:
     """Empty if a container of this runtime starts, writes to a Volume and answers HTTP; else why not."""
+    return await _remembered(lambda directory: _run_probe(runtime, directory), cache, runtime.name, what)
+
+
+async def _remembered(probe: Callable[[Path], Awaitable[str]], cache: Path, name: str, what: str) -> str:
+    """What `probe` says (empty for success) with a directory of its own, or empty because it has succeeded here before."""
     key = hashlib.sha256(
         json.dumps([what, os.uname().release, os.getuid(), has_sys_admin(), sys.executable]).encode()
     ).hexdigest()[:24]
-    record = cache / "probes" / f"{runtime.name}-{key}"
+    record = cache / "probes" / f"{name}-{key}"
     if record.exists():
         return ""
     directory = Path(tempfile.mkdtemp(prefix="lc-probe-"))
     try:
-        problem = await _run_probe(runtime, directory)
+        problem = await probe(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if not problem:

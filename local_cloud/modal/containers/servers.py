@@ -10,8 +10,9 @@ import time
 import aiohttp
 
 from local_cloud.modal.containers.pool import Pool
+from local_cloud.modal.containers.restorable import RestorableWorker
 from local_cloud.modal.containers.spec import Container, Runtime
-from local_cloud.modal.containers.worker import Stage, Worker
+from local_cloud.modal.containers.worker import Stage
 from local_cloud.modal.state.ports import Definition
 
 __all__ = ["NoContainerError", "ServerPool", "ServerWorker", "TooManyRequestsError"]
@@ -37,7 +38,7 @@ class TooManyRequestsError(Exception):
     """Every ready container works on `max_concurrency` requests."""
 
 
-class ServerWorker(Worker):
+class ServerWorker(RestorableWorker):
     """A container behind the edge."""
 
     in_flight = 0
@@ -57,6 +58,7 @@ class ServerWorker(Worker):
 
     async def become_ready(self, container: Container) -> None:
         """ContainerServerLifecycleReady does not mean that the port is open, so the port is tried as well."""
+        await self.restored_answers()
         await self.hello.wait()
         connector = await container.connector(self.definition.function.http_config.port)
         self.session = aiohttp.ClientSession(
@@ -66,10 +68,7 @@ class ServerWorker(Worker):
             timeout=aiohttp.ClientTimeout(total=None),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
-        how = ""
-        if self.definition.function.checkpointing_enabled:
-            how = f" ({self.platform.runtimes.snapshots})"
-        self.log(f"Container {self.task_id} is ready after {time.monotonic() - self.opened:.1f} s{how}.")
+        self.log(f"Container {self.task_id} is ready after {time.monotonic() - self.opened:.1f} s{self.origin}.")
 
     async def while_ready(self, container: Container) -> None:
         """Replaces a container whose port has gone."""

@@ -9,7 +9,18 @@ from typing import Protocol
 
 import aiohttp
 
-__all__ = ["TASK_DIRECTORY", "Bind", "Container", "ContainerSpec", "OnOutput", "Runtime", "StartError"]
+__all__ = [
+    "TASK_DIRECTORY",
+    "Bind",
+    "Container",
+    "ContainerSpec",
+    "OnOutput",
+    "Runtime",
+    "SnapshotContainer",
+    "SnapshotError",
+    "SnapshotRuntime",
+    "StartError",
+]
 
 TASK_DIRECTORY = "/__modal"
 """Where a container finds its API socket and its arguments (Modal's own place: modal/config.py, `restore_state_path`)."""
@@ -20,6 +31,10 @@ OnOutput = Callable[[int, bytes], None]
 
 class StartError(Exception):
     """The runtime could not start a container; the text is one line."""
+
+
+class SnapshotError(Exception):
+    """A checkpoint could not be taken; the text is one line."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +97,29 @@ class Runtime(Protocol):
 
     async def start(self, spec: ContainerSpec, on_output: OnOutput) -> Container:
         """Returns once the process runs. Raises StartError. Must be called in the thread that outlives the container."""
+
+
+class SnapshotContainer(Container, Protocol):
+    """A container that can be checkpointed."""
+
+    async def checkpoint(self, snapshot: Path) -> None:
+        """Writes its memory and its own files to `snapshot`, an empty directory; it goes on running.
+
+        Raises SnapshotError. What is in `snapshot` then, or when the call is cancelled, is worth nothing.
+        """
+
+
+class SnapshotRuntime(Runtime, Protocol):
+    """A runtime whose containers can be checkpointed, and any number of others started from the checkpoint."""
+
+    @property
+    def build(self) -> str:
+        """Changes with the program: a checkpoint is for the one that took it alone."""
+
+    async def start(self, spec: ContainerSpec, on_output: OnOutput) -> SnapshotContainer:
+        """See Runtime."""
+
+    async def restore(self, spec: ContainerSpec, snapshot: Path, on_output: OnOutput) -> Container:
+        """As `start`, but the container goes on where `snapshot` was taken: `spec` must have the same mounts and may have another
+        environment. Returns once the process runs, not once the memory is there. Raises StartError.
+        """

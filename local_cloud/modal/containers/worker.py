@@ -3,6 +3,9 @@
 STARTING --hello, port open--> READY --end()--> DRAINING --idle or grace over--> STOPPING --exit--> ENDED
     |            (any state: the container exits, or is killed)                                      ^
     +----------------------------------------------------------------------------------------------+
+
+A task has one container, or several one after the other: one that is checkpointed is followed, still STARTING, by one that is
+restored from it.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ import math
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from local_cloud.modal.containers.environment import entrypoint_argv
 from local_cloud.modal.containers.runtime import Runtimes
+from local_cloud.modal.containers.snapshots import Snapshots
 from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec, Runtime, StartError
 from local_cloud.modal.state.ports import Definition, Launch, LaunchError, Ledger, Task, Wire
 
@@ -41,6 +45,7 @@ class Platform:
     runtimes: Runtimes
     run_directory: Path
     """Short (unix socket paths end at 107 bytes), 0700: a directory for each task that lives."""
+    snapshots: Snapshots
 
 
 class Stage(enum.Enum):
@@ -64,7 +69,8 @@ class Worker(ABC):
         self.changed = changed
         self.stage = Stage.STARTING
         self.was_ready = False
-        self.opened = self.idle_since = time.monotonic()
+        self.opened = self.began = self.idle_since = time.monotonic()
+        """`began` is what the startup timeout counts from."""
         self.hello = asyncio.Event()
         """The container's own word that its enter hooks have run (servers) or that it takes inputs (functions)."""
         self.failure = ""
@@ -134,6 +140,14 @@ class Worker(ABC):
     def startup_timeout(self) -> float:
         """Seconds from the decision to start it until READY."""
 
+    async def lives(self, spec: ContainerSpec) -> AsyncIterator[Container]:
+        """The containers of this task; each is asked for when the one before it has ended. Raises StartError."""
+        yield await self.runtime.start(spec, self.output)
+
+    def not_ready(self, why: str) -> None:
+        """The container did not get ready in time, or cannot."""
+        self.fail(why)
+
     @abstractmethod
     async def become_ready(self, container: Container) -> None:
         """Returns when the container can work."""
@@ -157,7 +171,11 @@ class Worker(ABC):
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
             try:
-                self.container = await self._start(directory, stack)
+                spec = await self._prepare(directory, stack)
+                async for container in self.lives(spec):
+                    self.container = container
+                    self.platform.ledger.task_started(self.task_id, container.pid)
+                    code = await self._live(container)
             except (LaunchError, StartError, OSError) as error:
                 self.failure = self.failure or f"could not start the container: {error}"
             except Exception as error:
@@ -165,8 +183,6 @@ class Worker(ABC):
                 self.failure = (
                     self.failure or f"could not start the container: {error!r}: this is a bug of the local cloud"
                 )
-            else:
-                code = await self._live(self.container)
         unasked = self._ending is None
         self.stage = Stage.ENDED
         if self.failure:
@@ -180,7 +196,7 @@ class Worker(ABC):
     ends_only_when_asked = True
     """Whether an exit with code 0 that nobody asked for is a failure too."""
 
-    async def _start(self, directory: Path, stack: contextlib.AsyncExitStack) -> Container:
+    async def _prepare(self, directory: Path, stack: contextlib.AsyncExitStack) -> ContainerSpec:
         launch = self.platform.ledger.launch(self.task_id)
         (directory / "modal").mkdir(parents=True, mode=0o700)
         close = await self.platform.wire.serve_task(self.task_id, directory / "modal" / "api.sock")
@@ -188,10 +204,7 @@ class Worker(ABC):
         arguments = directory / "modal" / "args.bin"
         arguments.touch(mode=0o600)
         arguments.write_bytes(self.platform.wire.container_arguments(self.task_id))
-        spec = self._spec(launch, directory)
-        container = await self.runtime.start(spec, self._output)
-        self.platform.ledger.task_started(self.task_id, container.pid)
-        return container
+        return self._spec(launch, directory)
 
     def _spec(self, launch: Launch, directory: Path) -> ContainerSpec:
         function = self.definition.function
@@ -218,15 +231,15 @@ class Worker(ABC):
                 await working
 
     async def _work(self, container: Container) -> None:
-        left = self.startup_timeout - (time.monotonic() - self.opened)
+        left = self.startup_timeout - (time.monotonic() - self.began)
         try:
             async with asyncio.timeout(left):
                 await self.become_ready(container)
         except StartError as error:
-            self.fail(str(error))
+            self.not_ready(str(error))
             return
         except TimeoutError:
-            self.fail(f"it was not ready within startup_timeout ({self.startup_timeout:g} s)")
+            self.not_ready(f"it was not ready within startup_timeout ({self.startup_timeout:g} s)")
             return
         if self.stage is Stage.STARTING:
             self.stage = Stage.READY
@@ -249,7 +262,8 @@ class Worker(ABC):
             self.log(f"Container {self.task_id} did not stop within {STOP_TIMEOUT:g} s: it is killed.")
         self.container.kill()  # before its hello nothing handles a signal: on Modal, too, the first one ends it
 
-    def _output(self, descriptor: int, lines: bytes) -> None:
+    def output(self, descriptor: int, lines: bytes) -> None:
+        """Lines of a container, into the App's log."""
         self.platform.ledger.log(self.task_id, descriptor, lines)
 
 
