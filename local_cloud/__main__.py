@@ -129,6 +129,10 @@ def _start(home: Home, runtime: str, models: Path, seeds: dict[str, str]) -> Non
 def _down(home: Home) -> None:
     running = home.running() if home.path.exists() else None
     if running is None:
+        if home.path.exists():
+            with home.locked("daemon") as alone:  # not one that is just starting
+                if alone:
+                    home.remove_snapshots()
         _say("local cloud is down")
         return
     _end(running)

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,6 +133,10 @@ class Home:
         if daemon is None or process_start_time(daemon.pid) != daemon.pid_started:
             return None
         return daemon
+
+    def remove_snapshots(self) -> None:
+        """What a daemon that was killed left of its containers' memory. For when none runs."""
+        shutil.rmtree(self.snapshots, ignore_errors=True)
 
     def run_directory(self) -> Path:
         """A private directory with a path short enough for unix sockets."""

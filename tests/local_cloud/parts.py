@@ -110,16 +110,21 @@ class Cloud:
 
 @contextlib.asynccontextmanager
 async def cloud(
-    runtime: str, home: Path | None = None, ports: tuple[int, int] | None = None, runsc: Path | None = RUNSC
+    runtime: str,
+    home: Path | None = None,
+    ports: tuple[int, int] | None = None,
+    runsc: Path | None = RUNSC,
+    snapshots: Path | None = None,
 ) -> AsyncIterator[Cloud]:
     """Starts one; at the end everything that it started is gone. The same `home` and `ports` again are a restart."""
     run = Path(tempfile.mkdtemp(prefix="lc"))
+    snapshots = snapshots or run / "s"
     state = CloudState(home or run / "home", {})
     api, http = ports or (free_port(), free_port())
     urls = SignedUrls(f"http://127.0.0.1:{http}", b"key")
     ledger = StateLedger(state, {})
     rpc = RpcServer(state, ledger, urls, Credentials("ak-test", "as-test"))
-    fleet = ContainerFleet(ledger, rpc, runtimes(runtime, runsc), run / "r", run / "s")
+    fleet = ContainerFleet(ledger, rpc, runtimes(runtime, runsc), run / "r", snapshots)
     edge = Edge(ledger, fleet)
     files = web.AppRunner(http_application(state, urls), access_log=None)
     await files.setup()
@@ -129,14 +134,14 @@ async def cloud(
         await edge.start()
         await rpc.start(fleet, api)
         async with modal.Client(f"http://127.0.0.1:{api}", 1, ("ak-test", "as-test")) as client:
-            yield Cloud(ledger, state, fleet, edge, client, run / "r", run / "s", f"http://127.0.0.1:{api}")
+            yield Cloud(ledger, state, fleet, edge, client, run / "r", snapshots, f"http://127.0.0.1:{api}")
     finally:
         await edge.stop()
         await fleet.stop()
         await rpc.stop()
         await files.cleanup()
         state.close()
-        left = [*(run / "r").glob("*"), *(run / "s").glob("*")]
+        left = [*(run / "r").glob("*"), *snapshots.glob("*")]
         shutil.rmtree(run)
         assert left == []
 

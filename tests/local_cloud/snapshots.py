@@ -8,7 +8,7 @@ from typing import Any
 
 import modal
 
-from tests.local_cloud.parts import ECHO, RUNSC, Cloud
+from tests.local_cloud.parts import ECHO, RUNSC, Cloud, wake
 
 CREATED = "Creating memory snapshot for Function.\nSnapshot created. Restoring Function from memory snapshot.\n"
 RESTORED = "Restoring Function from memory snapshot.\n"
@@ -67,21 +67,34 @@ def snapshot_app(name: str, *, hello: str = "", fail: str = "", **server: Any) -
     return app
 
 
-def faulty_runsc(directory: Path, command: str, fault: str) -> Path:
-    """A runsc that runs `fault`, a shell line that has "$RUNSC", for a `command` while the file `faulty` is next to it."""
+def faulty_runsc(directory: Path, command: str = "", fault: str = "") -> Path:
+    """A runsc that runs `fault`, a shell line that knows "$RUNSC", instead of or before `command`. Called again, it changes."""
     binary = directory / "runsc"
-    (directory / "faulty").touch()
-    binary.write_text(
-        f"""#!/bin/sh
+    if not binary.exists():
+        binary.write_text(f"""#!/bin/sh
 RUNSC={RUNSC}
-case " $* " in *" {command} "*) if [ -e {directory}/faulty ]; then {fault}; fi ;; esac
+. {directory}/fault
 exec "$RUNSC" "$@"
-"""
-    )
-    binary.chmod(0o755)
+""")
+        binary.chmod(0o755)
+    case = f'case " $* " in *" {command} "*) {fault} ;; esac\n' if command else ""
+    (directory / "fault").write_text(case)
     return binary
 
 
-def errors(c: Cloud, app: str) -> list[str]:
+async def who(c: Cloud, app: str = "web") -> dict[str, Any]:
+    """What the server says of itself; wakes it."""
+    said: dict[str, Any] = (await wake(c.url(app) + "/who", 90)).json()
+    return said
+
+
+async def asleep(c: Cloud) -> None:
+    """Returns when no container is left."""
+    for task in c.ledger.open_tasks():
+        c.fleet.stop_task(task.task_id, graceful=True)
+    await c.eventually(lambda: not c.ledger.open_tasks())
+
+
+def errors(c: Cloud, app: str = "web") -> list[str]:
     """What the platform said about failed snapshots, without the frame that is always the same."""
     return re.findall(r"Transient snapshot error: (.*)\. Will retry with no snapshots\.", c.system_lines(app))

@@ -375,7 +375,10 @@ def choose(requested: str, cache: Path) -> choosing.Runtimes:
 
 
 @needs_runsc
-def test_runsc_is_chosen_after_a_real_sandbox_ran_and_that_is_remembered(tmp_path: Path) -> None:
+def test_runsc_is_chosen_after_a_real_sandbox_ran_and_that_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_CLOUD_RUNSC", str(RUNSC))
     first = choose("auto", tmp_path)
     assert (first.name, first.servers.name, first.functions.name) == ("runsc", "runsc", "process")
     began = time.monotonic()

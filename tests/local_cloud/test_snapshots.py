@@ -5,30 +5,16 @@ from __future__ import annotations
 import asyncio
 import stat
 import time
-from typing import Any
 
 import modal
 import pytest
 
 from local_cloud.modal.state.logs import LogFilter
-from tests.local_cloud.parts import RUNSC, Cloud, cloud, wake
-from tests.local_cloud.snapshots import CREATED, RESTORED, errors, snapshot_app
+from tests.local_cloud.parts import RUNSC, cloud, wake
+from tests.local_cloud.snapshots import CREATED, RESTORED, asleep, errors, snapshot_app, who
 
 pytestmark = pytest.mark.local
 needs_runsc = pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
-
-
-async def who(c: Cloud, app: str = "web") -> dict[str, Any]:
-    """What the server says of itself; wakes it."""
-    said: dict[str, Any] = (await wake(c.url(app) + "/who", 90)).json()
-    return said
-
-
-async def asleep(c: Cloud) -> None:
-    """Returns when no container is left."""
-    for task in c.ledger.open_tasks():
-        c.fleet.stop_task(task.task_id, graceful=True)
-    await c.eventually(lambda: not c.ledger.open_tasks())
 
 
 @needs_runsc
@@ -99,44 +85,29 @@ def test_several_containers_come_from_one_snapshot_at_once_and_do_not_meet() -> 
 
 
 @needs_runsc
-def test_a_snapshot_goes_when_its_version_or_its_app_does() -> None:
-    async def scenario() -> None:
-        async with cloud("runsc") as c:
-            unchanged = snapshot_app("web", hello="old")
-            await c.deploy(unchanged, "web")
-            await who(c)
-            (old,) = c.snapshots.iterdir()
-            await c.deploy(unchanged, "web")
-            assert old.exists()
-            await c.deploy(snapshot_app("web", hello="new"), "web")
-            assert not old.exists()
-            await c.eventually(lambda: c.system_lines("web").count(CREATED) == 2, 60)
-            (new,) = c.snapshots.iterdir()
-            await c.command("app", "stop", "--yes", "web")
-            assert not new.exists()
-
-    asyncio.run(scenario())
-
-
-@needs_runsc
-def test_a_rotated_secret_reaches_the_restored_runner_but_not_its_child_before_a_redeploy() -> None:
+def test_a_rotated_secret_reaches_a_restored_runner_but_its_child_only_with_the_snapshot_of_a_redeploy() -> None:
     async def scenario() -> None:
         async with cloud("runsc") as c:
             await modal.Secret.objects.create.aio("seed", {"SEED": "old"}, client=c.client)
             secret = modal.Secret.from_name("seed")
-            await c.deploy(snapshot_app("web", secrets=[secret]), "web")
+            before = snapshot_app("web", secrets=[secret])
+            await c.deploy(before, "web")
             assert (await who(c))["seed"] == "old"
             await modal.Secret.from_name("seed", client=c.client).update.aio({"SEED": "new"})
+            await c.deploy(before, "web")
+            (old,) = c.snapshots.iterdir()  # nothing of the App has changed
             await asleep(c)
             restored = await who(c)
             assert restored["seed"] == "old"
-            assert f"enter 2 {c.ledger.open_tasks()[0].task_id} new" in "".join(line for _, line in c.log("web"))
-            (old,) = c.snapshots.iterdir()
+            assert f"enter 2 {restored['task']} new" in "".join(line for _, line in c.log("web"))
             await c.deploy(snapshot_app("web", hello="rotated", secrets=[secret]), "web")
             assert not old.exists()
             await c.eventually(lambda: c.system_lines("web").count(CREATED) == 2, 60)
             await c.eventually(lambda: len(c.ledger.open_tasks()) == 1, 60)
             assert (await who(c))["seed"] == "new"
+            (new,) = c.snapshots.iterdir()
+            await c.command("app", "stop", "--yes", "web")
+            assert not new.exists()
 
     asyncio.run(scenario())
 

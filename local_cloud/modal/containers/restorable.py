@@ -30,7 +30,7 @@ from local_cloud.modal.containers.spec import (
     SnapshotRuntime,
     StartError,
 )
-from local_cloud.modal.containers.worker import Stage, Worker, exit_text
+from local_cloud.modal.containers.worker import Stage, Worker
 
 __all__ = ["RestorableWorker"]
 
@@ -76,7 +76,9 @@ class RestorableWorker(Worker):
             restored = await self._restore(runtime, enabled, self._snapshot)
             if restored is not None:
                 yield restored
-                self._give_up(f"failed to restore container from snapshot with {exit_text(await restored.wait())}")
+                code = await restored.wait()
+                code = 128 - code if code < 0 else code  # Modal's line has a shell's number for a signal
+                self._give_up(f"failed to restore container from snapshot with exit code {code}")
         if self.stage is Stage.STARTING:
             self._restored = False
             self.hello.clear()
@@ -191,7 +193,7 @@ def _connections(path: Path) -> int:
     By its own descriptors: /proc/net/unix lists an accepted socket in the network namespace of the other end.
     """
     found = 0
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
+    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         with contextlib.suppress(OSError):  # closed meanwhile, or not connected: the listening socket
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 with socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as end:

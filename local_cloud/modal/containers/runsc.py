@@ -42,6 +42,7 @@ from local_cloud.modal.containers.spec import (
     OnOutput,
     SnapshotError,
     StartError,
+    exit_text,
 )
 
 __all__ = ["RunscRuntime"]
@@ -141,17 +142,17 @@ class RunscContainer:
         image = snapshot / "image"
         image.mkdir(mode=0o700)
         command = [*self._runsc, "checkpoint", "--leave-running", "--compression=none", "--image-path", str(image)]
-        said: deque[bytes] = deque(maxlen=1)
+        said: list[bytes] = []
         process = await HostProcess.start(
-            launcher_argv("bound", str(os.getpid()), *command, CONTAINER_ID),
-            lambda _, lines: said.extend(lines.splitlines()),
+            launcher_argv("bound", str(os.getpid()), *command, CONTAINER_ID), lambda _, lines: said.append(lines)
         )
         try:
             code = await process.wait()
         finally:
             process.signal(signal.SIGKILL)
-        if code:
-            raise SnapshotError(said[-1].decode(errors="replace") if said else f"runsc checkpoint ended with {code}")
+        if code:  # the reason comes first, perhaps with the stack of a Go program below it
+            reason = b"".join(said).decode(errors="replace").strip().partition("\n")[0]
+            raise SnapshotError(reason or f"runsc checkpoint ended with {exit_text(code)}")
         if not _has_pages(image):
             raise SnapshotError("runsc checkpoint wrote no memory")
         try:

@@ -20,6 +20,7 @@ __all__ = [
     "SnapshotError",
     "SnapshotRuntime",
     "StartError",
+    "exit_text",
 ]
 
 TASK_DIRECTORY = "/__modal"
@@ -123,3 +124,8 @@ class SnapshotRuntime(Runtime, Protocol):
         """As `start`, but the container goes on where `snapshot` was taken: `spec` must have the same mounts and may have another
         environment. Returns once the process runs, not once the memory is there. Raises StartError.
         """
+
+
+def exit_text(code: int | None) -> str:
+    """`exit code 1` or `signal 9`."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

@@ -25,7 +25,7 @@ from pathlib import Path
 from local_cloud.modal.containers.environment import entrypoint_argv
 from local_cloud.modal.containers.runtime import Runtimes
 from local_cloud.modal.containers.snapshots import Snapshots
-from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec, Runtime, StartError
+from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec, Runtime, StartError, exit_text
 from local_cloud.modal.state.ports import Definition, Launch, LaunchError, Ledger, Task, Wire
 
 logger = logging.getLogger(__name__)
@@ -265,8 +265,3 @@ class Worker(ABC):
     def output(self, descriptor: int, lines: bytes) -> None:
         """Lines of a container, into the App's log."""
         self.platform.ledger.log(self.task_id, descriptor, lines)
-
-
-def exit_text(code: int | None) -> str:
-    """`exit code 1` or `signal 9`."""
-    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
