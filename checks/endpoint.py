@@ -20,7 +20,9 @@ __all__ = ["Endpoint", "Event", "NotServing"]
 Report = Callable[[str], None]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 1.0
+"""Below the shortest scaledown window (2 s): who asks more seldom may find a restored server asleep again every time."""
+
 _REPORT_EVERY_SECONDS = 10.0
 
 

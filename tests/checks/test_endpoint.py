@@ -42,6 +42,17 @@ def test_a_server_at_zero_is_woken() -> None:
     assert asked == ["/health"] * 4
 
 
+def test_a_server_that_sleeps_again_when_nobody_asks_for_two_seconds_is_met_awake() -> None:
+    woken: list[float] = []
+
+    async def awake_for_two_seconds(request: web.Request) -> web.Response:
+        woken.append(time.monotonic())
+        return web.Response(status=200 if 4.5 < time.monotonic() - woken[0] < 6.5 else 503)
+
+    with answering(awake_for_two_seconds) as url, Endpoint(url, KEY, wake_timeout=8) as endpoint:
+        assert endpoint.send("GET", "/health").status == 200
+
+
 def test_a_server_that_does_not_listen_yet_is_waited_for() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -111,16 +111,49 @@ def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_on
 ) -> None:
     app = up.pulumi("config", "get", "appName").stdout.strip()
     sdk(endpoint, up.api_key).models.list()
-    deadline = time.monotonic() + SCALEDOWN + 30
-    while _containers(local_cloud, app) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert _containers(local_cloud, app) == []
+    _asleep(local_cloud, app)
     first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
     assert first.status_code == 503
     answer = sdk(endpoint, up.api_key).chat.completions.create(
         model="gemma-4-26b-a4b", messages=[{"role": "user", "content": "What is the capital of France?"}], temperature=0
     )
     assert "Paris" in (answer.choices[0].message.content or "")
+
+
+def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_random_numbers(
+    up: Stack, endpoint: str, local_cloud: LocalCloud
+) -> None:
+    if "no snapshot on this machine" in local_cloud.command("status").stdout:
+        pytest.skip(local_cloud.command("status").stdout)
+    app = up.pulumi("config", "get", "appName").stdout.strip()
+    pids, answers, random = set[int](), list[str](), list[str]()
+    for _ in range(2):
+        _asleep(local_cloud, app)
+        random.append(_completion(endpoint, up.api_key, "Say anything.", temperature=5, top_k=0, top_p=1, min_p=0))
+        answers.append(_completion(endpoint, up.api_key, "What is the capital of France?", temperature=0))
+        log = local_cloud.modal("app", "logs", app, "-n", "5000").stdout.splitlines()
+        of_platform = [line for line in log if "memory snapshot" in line]
+        assert of_platform[-1].endswith("(restored from a memory snapshot).")
+        resumed = json.loads(next(line for line in reversed(log) if '"event": "resumed"' in line).partition(": ")[2])
+        assert not resumed["restarted"]
+        pids.add(resumed["pid"])
+    assert len(pids) == 1
+    assert answers[0] == answers[1]
+    assert "Paris" in answers[0]
+    assert random[0] != random[1]
+    # one load for all of them
+    assert sum('"event": "starting"' in line for line in log) == sum("Creating memory snapshot" in line for line in log)
+    assert not any("Transient snapshot error" in line for line in log)
+
+
+def _completion(endpoint: str, key: str, question: str, **fields: float) -> str:
+    answer = sdk(endpoint, key).chat.completions.create(
+        model="gemma-4-26b-a4b",
+        messages=[{"role": "user", "content": question}],
+        max_tokens=24,
+        extra_body={"chat_template_kwargs": {"enable_thinking": False}, **fields},
+    )
+    return answer.choices[0].message.content or ""
 
 
 def test_parallel_is_a_new_release_proven_before_it_serves(up: Stack, endpoint: str) -> None:
@@ -166,6 +199,14 @@ def test_api_key_is_nowhere_in_the_state(up: Stack) -> None:
     files = [p for p in up.directory.rglob("*") if p.is_file() and ".venv" not in p.parts]
     assert files
     assert [p for p in files if up.api_key.encode() in p.read_bytes()] == []
+
+
+def _asleep(cloud: LocalCloud, app: str) -> None:
+    """Returns when the app has scaled to zero."""
+    deadline = time.monotonic() + SCALEDOWN + 30
+    while _containers(cloud, app) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert _containers(cloud, app) == []
 
 
 def _containers(cloud: LocalCloud, app: str) -> list[str]:
