@@ -5,26 +5,42 @@
 <root>/<key>/manifest.json         complete: size and sha256 of every file
 ```
 
-Any number of makers of one key may run: the first rename wins, the others use its result.
+Makers of one root work one at a time where its file system has locks, and whoever waited finds what the other one made.
+Where it has none the first rename wins, and the others use its result. A directory that is not whole is never mended in
+place: it is set aside, by one rename, for the one that was made anew.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from modal_app.errors import Failure
+from modal_app.lines import Report
 
-__all__ = ["MANIFEST", "complete", "mangled", "publish", "read_manifest", "sha256", "staging", "sweep"]
+__all__ = [
+    "MANIFEST",
+    "STAGING",
+    "Needed",
+    "alone",
+    "complete",
+    "fault",
+    "mangled",
+    "publish",
+    "sha256",
+    "staging",
+    "sweep",
+]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -39,56 +55,93 @@ HIDDEN = (".cache", HEARTBEAT, MANIFEST)
 """What lies in a directory without being part of the artifact; `.cache` is huggingface_hub's bookkeeping."""
 
 
-def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a directory; None when there is none, or it is not for this directory.
+Needed = Mapping[str, str | None]
+"""Files that a directory must hold, each with the sha256 that is asked of it, if one is."""
 
-    Raises Failure when there is one that cannot be read: somebody edited it.
+NOTHING: Needed = {}
+
+
+def fault(manifest: str | bytes | None, key: str, sizes: Mapping[str, int], needed: Needed) -> str:
+    """Why the directory `key` does not count, judged by its manifest's text and its files' sizes; empty when it does.
+
+    A phrase for a line of text. Names, sizes and the manifest's own digests are compared: no contents are read.
     """
-    path = directory / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        keys = {"schema": manifest["schema"], "key": manifest["key"]}
-        sizes = {name: int(file["size"]) for name, file in manifest["files"].items()}
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise Failure(
-            f"{path} is no manifest: expected the file as it was written: remove {directory} and run the command again"
-        ) from None
-    return dict(manifest) if keys == {"schema": SCHEMA, "key": directory.name} and sizes else None
-
-
-def complete(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a directory that holds every file of it at its size; None otherwise. Reads no contents."""
-    manifest = read_manifest(directory)
     if manifest is None:
-        return None
-    for name, file in manifest["files"].items():
-        path = directory / name
-        if not path.is_file() or path.stat().st_size != file["size"]:
-            return None
-    return manifest
+        return f"it has no {MANIFEST}"
+    try:
+        read = json.loads(manifest)
+        own = (read["schema"], read["key"]) == (SCHEMA, key)
+        files = {name: (int(file["size"]), str(file["sha256"])) for name, file in read["files"].items()}
+        float(read.get("seconds", 0))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"its {MANIFEST} is not as it was written"
+    if not own:
+        return f"its {MANIFEST} is for something else"
+    for name, (size, _) in files.items():
+        if name not in sizes:
+            return f"{name} is missing"
+        if sizes[name] != size:
+            return f"{name} has {sizes[name]:,} bytes, expected {size:,}"
+    for name, digest in needed.items():
+        if name not in files:
+            return f"its {MANIFEST} does not list {name}"
+        if digest not in (None, files[name][1]):
+            return f"{name} has sha256 {files[name][1][:12]}..., expected {str(digest)[:12]}..."
+    return ""
+
+
+def complete(directory: Path, needed: Needed = NOTHING) -> dict[str, Any] | None:
+    """The manifest of a directory that holds every file of it at its size; None otherwise. Reads no contents."""
+    manifest, sizes = _look(directory)
+    return None if fault(manifest, directory.name, sizes, needed) else dict(json.loads(manifest or ""))
 
 
 def mangled(directory: Path) -> list[str]:
     """What is wrong with a directory, one line per file, after reading every byte of it. Empty: nothing."""
-    manifest = read_manifest(directory)
-    if manifest is None:
-        return [f"{directory.name}: no manifest"]
-    problems = []
-    for name, file in manifest["files"].items():
-        path = directory / name
-        if not path.is_file():
-            problems.append(f"{name}: missing")
-        elif (digest := sha256(path)) != file["sha256"]:
-            problems.append(f"{name}: sha256 is {digest[:12]}..., expected {file['sha256'][:12]}...")
-    return problems
+    manifest, sizes = _look(directory)
+    if why := fault(manifest, directory.name, sizes, NOTHING):
+        return [f"{directory.name}: {why}"]
+    return [
+        f"{name}: sha256 is {digest[:12]}..., expected {file['sha256'][:12]}..."
+        for name, file in json.loads(manifest or "")["files"].items()
+        if (digest := sha256(directory / name)) != file["sha256"]
+    ]
+
+
+def _look(directory: Path) -> tuple[bytes | None, dict[str, int]]:
+    """The manifest as it lies there, and the sizes of all files by their relative names."""
+    manifest = directory / MANIFEST
+    files = {str(path.relative_to(directory)): path.stat().st_size for path in directory.rglob("*") if path.is_file()}
+    return manifest.read_bytes() if manifest.is_file() else None, files
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def alone(root: Path, report: Report) -> Iterator[None]:
+    """Nobody else makes anything below `root` meanwhile: whoever comes second waits here, and says so.
+
+    The lock is the file system's. Where that has none (a Volume shares none between containers) it is the platform that
+    lets one job run at a time (`modal_app.jobs`).
+    """
+    place = root / STAGING
+    place.mkdir(parents=True, exist_ok=True)
+    held = os.open(place, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another one is being made: waiting for it")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError as error:
+            report(f"no lock on {place} ({error.strerror}): the first one to finish counts")
+        yield
+    finally:
+        os.close(held)
 
 
 @contextmanager
@@ -138,10 +191,10 @@ def sweep(root: Path, keep: str = "") -> list[str]:
     return removed
 
 
-def publish(directory: Path, root: Path, key: str, **fields: Any) -> dict[str, Any]:
+def publish(directory: Path, root: Path, key: str, needed: Needed = NOTHING, **fields: Any) -> dict[str, Any]:
     """Make a staged directory the artifact `key`: hash its files, write the manifest, rename it. Returns the manifest.
 
-    Another maker's complete result is left as it is and returned; an incomplete directory in the way is removed.
+    Another maker's complete result is left as it is and returned; what else is in the way is set aside and removed.
     """
     files = {
         str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": sha256(path)}
@@ -157,15 +210,18 @@ def publish(directory: Path, root: Path, key: str, **fields: Any) -> dict[str, A
         json.dump(manifest, file, indent=1, sort_keys=True)
         file.flush()
         os.fsync(file.fileno())
-    place = root / key
+    place, aside = root / key, directory.with_name(f"{directory.name}-replaced")
     for _ in range(3):
         try:
             directory.rename(place)
         except OSError:
-            if theirs := complete(place):
+            if theirs := complete(place, needed):
                 return theirs
-            _remove(place)
+            _remove(aside)
+            with suppress(FileNotFoundError):
+                place.rename(aside)
         else:
+            _remove(aside)
             return manifest
     raise Failure(f"{place} is in the way and comes back: expected nobody else to write there: stop the other writer")
 

@@ -31,9 +31,12 @@ from modal_app.lines import Report
 from modal_app.recipe import QUICK_BUILD, recipe
 from modal_app.release import BuildSpec, tag_number
 
-__all__ = ["build", "recipe"]
+__all__ = ["NEEDED", "build", "recipe"]
 
 BINARY = "llama-server"
+
+NEEDED: artifacts.Needed = {BINARY: None}
+"""Files without which a build serves nothing."""
 
 TEMPLATES = {
     "chat-template.jinja": "models/templates/google-gemma-4-31B-it.jinja",
@@ -64,14 +67,14 @@ def build(
     compilers at once (default: one per core). Raises Failure for what somebody can mend, and leaves nothing half-made.
     """
     root = Path(builds_root)
-    if found := artifacts.complete(root / spec.key):
-        report(f"{spec.key}: found, not compiled")
+    if found := _found(root, spec, report):
         return found
-    start = time.monotonic()
     _check_texts(spec, texts)
     tools = _tools()
-    with _known_failures():
-        root.mkdir(parents=True, exist_ok=True)
+    with _known_failures(), artifacts.alone(root, report):
+        if found := _found(root, spec, report):
+            return found
+        start = time.monotonic()
         for name in artifacts.sweep(root) + artifacts.sweep(_work_root()):
             report(f"removed what a killed build left: {name}")
         name = f"{spec.key}-{os.getpid()}-{time.monotonic_ns()}"
@@ -96,10 +99,18 @@ def build(
                 staged,
                 root,
                 spec.key,
+                NEEDED,
                 spec=spec.props(),
                 patches={r.patch.name: r.kind for r in classified},
                 seconds=round(time.monotonic() - start, 1),
             )
+
+
+def _found(root: Path, spec: BuildSpec, report: Report) -> dict[str, Any] | None:
+    found = artifacts.complete(root / spec.key, NEEDED)
+    if found:
+        report(f"{spec.key}: found, not compiled")
+    return found
 
 
 def _check_texts(spec: BuildSpec, texts: Mapping[str, str]) -> None:

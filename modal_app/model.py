@@ -25,7 +25,7 @@ from modal_app.release import ModelSpec
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["RETRY_SECONDS", "fetch"]
+__all__ = ["RETRY_SECONDS", "fetch", "needed"]
 
 RETRY_SECONDS = (30.0, 60.0, 90.0)
 """Pauses between tries. An hour of download sees a transient failure or two."""
@@ -50,15 +50,19 @@ def fetch(
     there, a gated repository without its token, bytes that are not the expected ones after every try.
     """
     root = Path(models_root)
-    if found := artifacts.complete(root / spec.key):
-        report(f"{spec.key}: found, not downloaded")
+    if found := _found(root, spec, report):
         return found
-    start = time.monotonic()
-    root.mkdir(parents=True, exist_ok=True)
-    for name in artifacts.sweep(root, keep=spec.key):
-        report(f"removed what a killed download left: {name}")
     try:
-        with _known_failures(spec), artifacts.staging(root, spec.key, keep_on=_TransientError) as staged:
+        with (
+            _known_failures(spec),
+            artifacts.alone(root, report),
+            artifacts.staging(root, spec.key, keep_on=_TransientError) as staged,
+        ):
+            if found := _found(root, spec, report):
+                return found
+            start = time.monotonic()
+            for name in artifacts.sweep(root, keep=spec.key):
+                report(f"removed what a killed download left: {name}")
             api = _api()
             for pause in pauses:
                 try:
@@ -70,12 +74,24 @@ def fetch(
             else:
                 _try(api, spec, staged, report)
             seconds = round(time.monotonic() - start, 1)
-            return artifacts.publish(staged, root, spec.key, spec=spec.props(), seconds=seconds)
+            return artifacts.publish(staged, root, spec.key, needed(spec), spec=spec.props(), seconds=seconds)
     except _TransientError as error:
         raise Failure(
             f"{spec.repo} could not be fetched in {len(pauses) + 1} tries ({error}): expected the Hub to answer and every file "
             "to have its sha256: run the command again; finished files are kept"
         ) from None
+
+
+def needed(spec: ModelSpec) -> artifacts.Needed:
+    """The files that a directory of this model must hold, with the sha256 that the configuration asks for."""
+    return {file.path: file.sha256 for file in spec.files}
+
+
+def _found(root: Path, spec: ModelSpec, report: Report) -> dict[str, Any] | None:
+    found = artifacts.complete(root / spec.key, needed(spec))
+    if found:
+        report(f"{spec.key}: found, not downloaded")
+    return found
 
 
 class _TransientError(Exception):

@@ -17,6 +17,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
+from modal_app.artifacts import Needed
 from providers import artifacts, reasons
 from providers.base import Inputs, Provider, has_unknown
 from providers.errors import ProviderError, one_line
@@ -57,6 +58,7 @@ class LlamaServerBuildProvider(Provider):
         manifest, found = artifacts.find_or_make(
             props,
             key,
+            _needed(),
             function="build_llama_server_cpu" if spec.recipe.backend == "cpu" else "build_llama_server",
             args=[json.dumps(spec.props()), json.dumps(_patch_texts(spec))],
             deadline=DEADLINE_SECONDS,
@@ -66,7 +68,7 @@ class LlamaServerBuildProvider(Provider):
     @one_line
     def read(self, id_: str, props: Inputs) -> ReadResult:
         """A build that lost files, or whose Volume is another one now, reads as gone."""
-        return ReadResult(id_, props) if artifacts.is_whole(props, id_) else ReadResult("", {})
+        return ReadResult(id_, props) if artifacts.is_whole(props, id_, _needed()) else ReadResult("", {})
 
     @one_line
     def delete(self, id_: str, props: Inputs) -> None:
@@ -78,6 +80,12 @@ def _spec(props: Inputs) -> Any:
     from modal_app.release import BuildSpec
 
     return BuildSpec.model_validate({k: props[k] for k in ("tag", "patches", "recipe", "generation")})
+
+
+def _needed() -> Needed:
+    from modal_app import builder
+
+    return builder.NEEDED
 
 
 def _patch_texts(spec: Any) -> dict[str, str]:

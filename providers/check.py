@@ -27,6 +27,7 @@ from providers.rollout import Rollout
 
 if TYPE_CHECKING:
     from modal_app.release import Release
+    from providers.proofs import Proof
 
 __all__ = ["ReleaseCheck", "ReleaseCheckProvider"]
 
@@ -34,8 +35,6 @@ DEPLOY_DEADLINE_SECONDS = 900
 
 SHORTEST_SCALEDOWN_SECONDS = 2
 """Modal's minimum: a candidate that nobody stops costs next to nothing."""
-
-PROOF_SCHEMA = 1
 
 
 class ReleaseCheckProvider(Provider):
@@ -63,21 +62,23 @@ class ReleaseCheckProvider(Provider):
     def create(self, props: Inputs) -> CreateResult:
         """Find the proof of this release, or prove it."""
         modal = cloud.connect(props["address"])
-        proof = find_proof(modal, props)
-        found = proof is not None
-        if proof is None:
-            proof = _prove(modal, props)
+        found, why = _find(modal, props)
+        proof = found or _prove(modal, props, why)
         outs = self.outputs(
-            props, address=props["address"], found=found, proven=proof["proven"], seconds=proof["seconds"],
-            checks={c["name"]: c["seconds"] for c in proof["checks"]},
-        )  # fmt: skip
+            props,
+            address=props["address"],
+            found=found is not None,
+            proven=proof.proven.isoformat(timespec="seconds"),
+            seconds=proof.seconds,
+            checks={check.name: check.seconds for check in proof.checks},
+        )
         return CreateResult(props["release"], outs)
 
     @one_line
     def read(self, id_: str, props: Inputs) -> ReadResult:
         """A proof that is no longer on the Volume reads as gone."""
         modal = cloud.connect(props["address"])
-        return ReadResult(id_, props) if find_proof(modal, props) else ReadResult("", {})
+        return ReadResult(id_, props) if _find(modal, props)[0] else ReadResult("", {})
 
     @one_line
     def delete(self, id_: str, props: Inputs) -> None:
@@ -86,28 +87,34 @@ class ReleaseCheckProvider(Provider):
         cloud.connect(props["address"]).stop_app(candidate["appName"], candidate["environment"])
 
 
-def find_proof(modal: cloud.Cloud, props: Inputs) -> dict[str, Any] | None:
-    """The record of a complete check of this release, if there is one; a check that is newer than the record is missing."""
+def _find(modal: cloud.Cloud, props: Inputs) -> tuple[Proof | None, str]:
+    """The record of a complete check of this release, else None and what is wrong with the one that is there, if one is."""
     from modal_app.release import Deployment
+    from providers import proofs
 
     candidate = Deployment.model_validate(props["candidate"])
-    proof = modal.read_json(candidate.builds_volume, candidate.artifact_environment, _path(props["release"]))
-    if not proof or (proof.get("schema"), proof.get("release")) != (PROOF_SCHEMA, props["release"]):
-        return None
-    passed = {check["name"] for check in proof["checks"] if check["status"] == "passed"}
-    return proof if passed.issuperset(_names(candidate.release)) else None
+    path = proofs.path(props["release"])
+    text = modal.read_file(candidate.builds_volume, candidate.artifact_environment, path)
+    if text is None:
+        return None, ""
+    proof = proofs.read(text, props["release"])
+    if proof is None:
+        return None, f"the proof {path} is not as it was written"
+    passed = {check.name for check in proof.checks if check.status == "passed"}
+    if missing := [name for name in _names(candidate.release) if name not in passed]:
+        return None, f"the proof {path} is older than the check {missing[0]!r}"
+    return proof, ""
 
 
-def _path(release: str) -> str:
-    return f"proofs/{release}.json"
-
-
-def _prove(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
+def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
     import checks
     from modal_app.release import Deployment
+    from providers import proofs
 
     candidate = Deployment.model_validate(props["candidate"])
     progress = Progress(candidate.app_name)
+    if why:
+        progress.milestone(f"{why}: proving the release again")
     rollout = Rollout(modal, candidate, progress)
     start = time.monotonic()
     results = []
@@ -131,16 +138,17 @@ def _prove(modal: cloud.Cloud, props: Inputs) -> dict[str, Any]:
             raise ProviderError(f"release {candidate.release.alias}: {error}") from None
     finally:
         modal.stop_app(candidate.app_name, candidate.environment)
-    proof = {
-        "schema": PROOF_SCHEMA,
+    record = {
+        "schema": proofs.SCHEMA,
         "release": props["release"],
         "proven": rollout.since.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - start, 1),
         "checks": [r.record() for r in results],
         "candidate": candidate.props(),
     }
-    modal.write_json(candidate.builds_volume, candidate.artifact_environment, _path(props["release"]), proof)
-    progress.milestone(f"{len(results)} checks passed in {proof['seconds']:.0f} s")
+    proof = proofs.Proof.model_validate(record)
+    modal.write_json(candidate.builds_volume, candidate.artifact_environment, proofs.path(proof.release), record)
+    progress.milestone(f"{len(results)} checks passed in {proof.seconds:.0f} s")
     return proof
 
 

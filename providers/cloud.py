@@ -162,23 +162,18 @@ class Cloud:
                 return None
             return str(volume.object_id)
 
-    def read_json(self, volume: str, environment: str, path: str) -> dict[str, Any] | None:
-        """A JSON file on a Volume; None when there is no such Volume or file, or it is not whole."""
+    def read_file(self, volume: str, environment: str, path: str) -> bytes | None:
+        """A small file on a Volume; None when there is no such Volume or file."""
         import modal
 
         with known_failures():
             try:
                 handle = modal.Volume.from_name(volume, environment_name=environment)
-                text = b"".join(handle.read_file(path))
+                return b"".join(handle.read_file(path))
             except (FileNotFoundError, modal.exception.NotFoundError) as error:
                 if missing_environment(str(error)):
                     raise
                 return None
-        try:
-            value = json.loads(text)
-        except ValueError:
-            return None
-        return value if isinstance(value, dict) else None
 
     def write_json(self, volume: str, environment: str, path: str, value: dict[str, Any]) -> None:
         """Write a JSON file to a Volume, over one that is there."""
@@ -242,17 +237,27 @@ class Cloud:
         return dict(json.loads(answer.strip().splitlines()[-1]))
 
     def run_job(
-        self, app: str, function: str, environment: str, args: list[str], report: Report, deadline: float
+        self,
+        app: str,
+        function: str,
+        environment: str,
+        args: list[str],
+        report: Report,
+        deadline: float,
+        secret: str | None = None,
     ) -> Any:
-        """Call a function of a deployed app and wait for it, reporting the last line it printed.
+        """Call a function of a deployed app, with the variables of a secret if one is named, and wait for it.
 
-        `deadline` is in seconds; when it passes, the call is cancelled and ProviderError raised. The call goes on by
-        itself if this process dies; a second caller waits in its queue.
+        Reports the last line that it printed. `deadline` is in seconds; when it passes, the call is cancelled and
+        ProviderError raised. The call goes on by itself if this process dies; a second caller waits in its queue.
         """
         import modal
 
         with known_failures():
-            call = modal.Function.from_name(app, function, environment_name=environment).spawn(*args)
+            job = modal.Function.from_name(app, function, environment_name=environment)
+            if secret is not None:
+                job = job.with_options(secrets=[modal.Secret.from_name(secret, environment_name=environment)])
+            call = job.spawn(*args)
             end = time.monotonic() + deadline
             while time.monotonic() < end:
                 try:

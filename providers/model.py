@@ -15,9 +15,10 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource
 
+from modal_app.artifacts import Needed
 from providers import artifacts, reasons
 from providers.base import Inputs, Provider, has_unknown
-from providers.errors import ProviderError, one_line
+from providers.errors import one_line
 
 __all__ = ["ModelFiles", "ModelFilesProvider"]
 
@@ -48,23 +49,20 @@ class ModelFilesProvider(Provider):
     def create(self, props: Inputs) -> CreateResult:
         """Find the files on the Volume, or have them downloaded and verified by a job there."""
         key = props["key"]
-        spec = _spec(props)
         manifest, found = artifacts.find_or_make(
-            props, key, function="download_model", args=[json.dumps(spec.props())], deadline=DEADLINE_SECONDS
+            props,
+            key,
+            _needed(props),
+            function="download_model",
+            args=[json.dumps(_spec(props).props())],
+            deadline=DEADLINE_SECONDS,
         )
-        for file in spec.files:
-            digest = manifest["files"].get(file.path, {}).get("sha256")
-            if file.sha256 not in (None, digest):
-                raise ProviderError(
-                    f"{file.path} of {spec.repo} at commit {spec.revision[:12]} has sha256 {digest}: expected {file.sha256}: "
-                    "bytes of a commit never change: correct the sha256 or the revision in the model's configuration"
-                )
         return CreateResult(key, self.outputs(props, found=found, **artifacts.computed(props, manifest)))
 
     @one_line
     def read(self, id_: str, props: Inputs) -> ReadResult:
         """A model that lost a file reads as gone; with driftCheck `deep`, so does one with a changed byte."""
-        whole = artifacts.is_whole(props, id_) and (
+        whole = artifacts.is_whole(props, id_, _needed(props)) and (
             props.get("driftCheck") != "deep" or artifacts.verify(props, [json.dumps(_spec(props).props())])
         )
         return ReadResult(id_, props) if whole else ReadResult("", {})
@@ -79,6 +77,12 @@ def _spec(props: Inputs) -> Any:
     from modal_app.release import ModelSpec
 
     return ModelSpec.model_validate({k: props.get(k) for k in ("repo", "revision", "weights", "projector", "drafter")})
+
+
+def _needed(props: Inputs) -> Needed:
+    from modal_app import model
+
+    return model.needed(_spec(props))
 
 
 class ModelFiles(Resource, module="modal", name="ModelFiles"):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from modal_app import artifacts
-from modal_app.errors import Failure
 
 PROJECT = Path(__file__).parents[2]
 
@@ -64,11 +64,79 @@ def test_a_same_size_replacement_is_seen_by_reading_the_bytes(tmp_path: Path) ->
     assert problem.startswith("llama-server: sha256 is ")
 
 
-def test_an_edited_manifest_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("manifest", "why"),
+    [
+        ("not JSON", "its manifest.json is not as it was written"),
+        ("[]", "its manifest.json is not as it was written"),
+        ('{"schema": 1, "key": "k", "files": []}', "its manifest.json is not as it was written"),
+        ('{"schema": 1, "key": "k", "files": {"a": {}}}', "its manifest.json is not as it was written"),
+        ('{"schema": 1, "key": "k", "files": {}, "seconds": "few"}', "its manifest.json is not as it was written"),
+        ('{"schema": 1, "key": "other", "files": {}}', "its manifest.json is for something else"),
+        ('{"schema": 2, "key": "k", "files": {}}', "its manifest.json is for something else"),
+        ('{"schema": 1, "key": "k", "files": {}}', "its manifest.json does not list llama-server"),
+    ],
+)
+def test_an_edited_manifest_counts_for_nothing_and_is_replaced(tmp_path: Path, manifest: str, why: str) -> None:
+    whole = make(tmp_path, "k")
+    (tmp_path / "k/manifest.json").write_text(manifest)
+    assert artifacts.complete(tmp_path / "k", {"llama-server": None}) is None
+    assert artifacts.fault(manifest, "k", {"llama-server": 1, "a": 1}, {"llama-server": None}) == why
+    with artifacts.staging(tmp_path, "again") as staged:
+        (staged / "llama-server").write_text("x")
+        artifacts.publish(staged, tmp_path, "k", {"llama-server": None})
+    again = artifacts.complete(tmp_path / "k", {"llama-server": None})
+    assert again is not None
+    assert again["files"]["llama-server"] == whole["files"]["llama-server"]  # type: ignore[index]
+    assert list((tmp_path / ".staging").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "needed", "why"),
+    [
+        ({"sub/file": 1}, {}, "llama-server is missing"),
+        ({"llama-server": 2048, "sub/file": 1}, {}, "llama-server has 2,048 bytes, expected 1"),
+        ({"llama-server": 1, "sub/file": 1}, {"mmproj": None}, "its manifest.json does not list mmproj"),
+        (
+            {"llama-server": 1, "sub/file": 1},
+            {"llama-server": "0" * 64},
+            "llama-server has sha256 2d711642b726..., expected 000000000000...",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_by_file(
+    tmp_path: Path, sizes: dict[str, int], needed: dict[str, str | None], why: str
+) -> None:
     make(tmp_path, "k")
-    (tmp_path / "k/manifest.json").write_text('{"schema": 1, "key": "k", "files": []}')
-    with pytest.raises(Failure, match="is no manifest: expected the file as it was written"):
-        artifacts.complete(tmp_path / "k")
+    assert artifacts.fault((tmp_path / "k/manifest.json").read_text(), "k", sizes, needed) == why
+
+
+def test_a_reader_of_a_damaged_directory_keeps_its_files_while_it_is_replaced(tmp_path: Path) -> None:
+    make(tmp_path, "k", "served")
+    (tmp_path / "k/sub/file").unlink()
+    with (tmp_path / "k/llama-server").open() as served:
+        make(tmp_path, "k", "made again")
+        assert served.read() == "served"
+    assert (tmp_path / "k/llama-server").read_text() == "made again"
+
+
+def test_makers_of_one_root_work_one_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
+    lines: list[str] = []
+    order: list[str] = []
+
+    def second() -> None:
+        with artifacts.alone(tmp_path, lines.append):
+            order.append("second")
+
+    with artifacts.alone(tmp_path, lines.append):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        while not lines:
+            time.sleep(0.01)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    assert lines == ["another one is being made: waiting for it"]
 
 
 def test_of_two_makers_of_one_key_both_get_the_same_complete_result(tmp_path: Path) -> None:

@@ -172,18 +172,37 @@ def test_a_killed_build_is_not_trusted_and_the_next_one_succeeds(sources: Path, 
 
 
 @pytest.mark.local
-def test_two_builders_of_one_key_both_return_it(sources: Path, tmp_path: Path) -> None:
+def test_of_two_builders_of_one_key_one_compiles_and_the_other_waits_and_uses_it(sources: Path, tmp_path: Path) -> None:
+    compiling = threading.Event()
+    lines: list[list[str]] = [[], []]
     results: list[dict[str, object]] = []
 
-    def one() -> None:
-        results.append(builder.build(spec(), {}, tmp_path / "builds", lambda line: None, sources=sources, jobs=1))
+    def one(number: int) -> None:
+        def report(line: str) -> None:
+            lines[number].append(line)
+            if "configuring" in line:
+                compiling.set()
 
-    threads = [threading.Thread(target=one) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+        results.append(builder.build(spec(), {}, tmp_path / "builds", report, sources=sources, jobs=1))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(2)]
+    threads[0].start()
+    assert compiling.wait(60)
+    threads[1].start()
     for thread in threads:
         thread.join()
     assert results[0] == results[1] == artifacts.complete(tmp_path / "builds" / spec().key)
+    assert lines[1] == ["another one is being made: waiting for it", f"{spec().key}: found, not compiled"]
+    assert list((tmp_path / "builds/.staging").iterdir()) == []
+
+
+@pytest.mark.local
+def test_a_build_with_an_edited_manifest_is_compiled_again(sources: Path, tmp_path: Path) -> None:
+    build(spec(), tmp_path / "builds", sources)
+    directory = tmp_path / "builds" / spec().key
+    (directory / "manifest.json").write_text('{"files": "edited"}')
+    assert [line for line in build(spec(), tmp_path / "builds", sources) if "configuring" in line]
+    assert artifacts.mangled(directory) == []
 
 
 @pytest.mark.local

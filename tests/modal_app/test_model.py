@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,6 +100,39 @@ def test_a_complete_directory_is_not_fetched_again(hub: Hub, tmp_path: Path) -> 
     hub.downloads.clear()
     again, _ = fetch(spec(), tmp_path)
     assert (again, hub.downloads) == (first, [])
+
+
+def test_of_two_fetches_of_one_model_one_downloads_and_the_other_waits_and_uses_it(hub: Hub, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        (first, _), (second, _) = pool.map(lambda _: fetch(spec(), tmp_path), range(2))
+    assert first == second == artifacts.complete(tmp_path / spec().key)
+    assert hub.downloads == ["weights.gguf"]
+
+
+@pytest.mark.parametrize("damage", ["lost", "edited", "unlisted"])
+def test_a_model_that_is_not_whole_is_fetched_again(hub: Hub, tmp_path: Path, damage: str) -> None:
+    wanted = spec(projector={"path": "mmproj.gguf"})
+    whole, _ = fetch(wanted, tmp_path)
+    directory = tmp_path / wanted.key
+    manifest = directory / "manifest.json"
+    if damage == "lost":
+        (directory / "weights.gguf").unlink()
+    elif damage == "edited":
+        manifest.write_text(manifest.read_text().replace('"size": ', '"size": 1'))
+    else:
+        edited = json.loads(manifest.read_text())
+        del edited["files"]["mmproj.gguf"]
+        manifest.write_text(json.dumps(edited))
+    again, _ = fetch(wanted, tmp_path)
+    assert again["files"] == whole["files"]
+    assert artifacts.mangled(directory) == []
+
+
+def test_a_found_file_with_another_sha256_than_configured_is_not_trusted(hub: Hub, tmp_path: Path) -> None:
+    fetch(spec(), tmp_path)
+    with pytest.raises(Failure, match=f"expected {'1' * 64}: correct the configuration"):
+        fetch(spec(weights={"path": "weights.gguf", "sha256": "1" * 64}), tmp_path)
+    assert artifacts.complete(tmp_path / spec().key) is not None
 
 
 def test_failures_are_retried_after_30_60_and_90_seconds(hub: Hub, tmp_path: Path) -> None:
