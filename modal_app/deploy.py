@@ -51,7 +51,13 @@ def deploy(kind: str, text: str) -> dict[str, Any]:
         app = importlib.import_module(module).app
         # nobody watches a terminal here: no colours, no spinner, no wrapping
         with redirect_stdout(sys.stderr), modal.enable_output():
-            app.deploy(environment_name=description.environment)
+            try:
+                app.deploy(environment_name=description.environment)
+            except modal.exception.ConflictError:
+                if kind != "jobs":
+                    raise
+                # another `up` made the shared app at the same moment; now that it is there, this deploy finds it
+                app.deploy(environment_name=description.environment)
         result = {"app_name": app.name, "app_id": app.app_id}
         if isinstance(description, Deployment):
             server = modal.Server.from_name(app.name, SERVER_NAME, environment_name=description.environment)
@@ -93,4 +99,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # a failed deploy leaves the client's own child running (git, for the commit), and the interpreter's shutdown would
+    # report its end after the error line, which has to be the last one (observed with modal 1.6.4)
+    os._exit(status)

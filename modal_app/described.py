@@ -19,13 +19,11 @@ JOBS_APP = "llama-jobs"
 
 
 class JobsDeployment(Frozen):
-    """The app that builds and downloads for the Volumes of one environment."""
+    """The app that builds and downloads for the Volumes of one environment; the same for every stack that shares them."""
 
     environment: str = "main"
     builds_volume: str = "llama-builds"
     models_volume: str = "llama-models"
-    hub_secret: str | None = None
-    """Name of the Modal secret with `HF_TOKEN`; without one only public repositories can be fetched."""
 
     @property
     def app_name(self) -> str:

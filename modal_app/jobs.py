@@ -4,7 +4,7 @@ Each function runs in at most one container at a time, so the second caller of a
 and return JSON text: what a Pulumi provider has, and what `modal run` can pass.
 
     modal run -m modal_app.jobs::build --tag b11434 --backend cuda
-    modal run -m modal_app.jobs::download --model model.json
+    modal run -m modal_app.jobs::download --model model.json --hub-secret NAME
     modal run -m modal_app.jobs::check --model model.json
 """
 
@@ -35,11 +35,6 @@ app = modal.App(JOBS.app_name)
 
 _builds = modal.Volume.from_name(JOBS.builds_volume, environment_name=JOBS.environment, create_if_missing=True)
 _models = modal.Volume.from_name(JOBS.models_volume, environment_name=JOBS.environment, create_if_missing=True)
-_hub_secrets = (
-    [modal.Secret.from_name(JOBS.hub_secret, environment_name=JOBS.environment, required_keys=["HF_TOKEN"])]
-    if JOBS.hub_secret
-    else []
-)
 
 
 def _image(image: modal.Image) -> modal.Image:
@@ -83,14 +78,17 @@ def _build(spec_json: str, patches_json: str) -> str:
 @app.function(
     image=_image(images.downloads()),
     volumes={MODELS_MOUNT: _models},
-    secrets=_hub_secrets,
     cpu=4,
     memory=16384,
     timeout=2 * HOUR,
     max_containers=1,
 )
 def download_model(spec_json: str) -> str:
-    """Fetch a `ModelSpec` and prove its bytes. Returns the manifest."""
+    """Fetch a `ModelSpec` and prove its bytes. Returns the manifest.
+
+    `HF_TOKEN`, for what the Hub does not give everybody, comes with the caller's own secret (`with_options(secrets=...)`):
+    bound here, every stack would redeploy this app with its own.
+    """
     from modal_app import model  # its libraries are in this image alone
 
     _models.reload()
@@ -133,9 +131,15 @@ def build(tag: str, backend: str = "cuda") -> None:
 
 
 @app.local_entrypoint()
-def download(model: str) -> None:
-    """Fetch the model that a JSON file describes (repo, revision, weights, projector) and print its key."""
-    _print(download_model.remote(_model_spec(model)))
+def download(model: str, hub_secret: str = "") -> None:
+    """Fetch the model that a JSON file describes (repo, revision, weights, projector) and print its key.
+
+    `hub_secret` names a Modal secret with `HF_TOKEN`; without one only public repositories can be fetched.
+    """
+    job = download_model
+    if hub_secret:
+        job = job.with_options(secrets=[modal.Secret.from_name(hub_secret, environment_name=JOBS.environment)])
+    _print(job.remote(_model_spec(model)))
 
 
 @app.local_entrypoint()

@@ -66,6 +66,19 @@ def test_a_call_is_found_again_by_its_id(function: Lookup, client: modal.Client)
     assert modal.FunctionCall.from_id(call_id, client=client).get(timeout=30) == 49
 
 
+def test_a_caller_brings_a_secret_of_its_own(function: Lookup, cloud: LocalCloud, client: modal.Client) -> None:
+    modal.Secret.objects.create("other-secret", {"JOB_KEY": "another"}, client=client)
+    other = function("who").with_options(secrets=[modal.Secret.from_name("other-secret", client=client)])
+    assert (function("who").remote(), other.remote()) == ("hidden", "another")
+    cloud.modal("app", "rollover", "jobs")
+    assert other.remote() == "another"
+
+
+def test_a_caller_cannot_ask_for_what_would_never_happen(function: Lookup) -> None:
+    with pytest.raises(UnimplementedError, match="no variants of a Function with other max_concurrent_inputs"):
+        function("who").with_concurrency(max_inputs=4).remote()
+
+
 def test_map_answers_in_order(function: Lookup) -> None:
     assert list(function("square").map(range(30))) == [number * number for number in range(30)]
 
@@ -112,9 +125,9 @@ def test_a_missing_function_is_named(function: Lookup, client: modal.Client) -> 
 
 
 def test_an_unchanged_deploy_is_skipped(function: Lookup, cloud: LocalCloud) -> None:
-    assert "no changes detected" in cloud.modal("deploy", str(APPS / "jobs.py")).stdout
     versions = json.loads(cloud.modal("app", "history", "jobs", "--json").stdout)
-    assert [version["version"] for version in versions] == ["v1"]
+    assert "no changes detected" in cloud.modal("deploy", str(APPS / "jobs.py")).stdout
+    assert json.loads(cloud.modal("app", "history", "jobs", "--json").stdout) == versions
 
 
 def test_modal_run_runs_a_local_entrypoint_and_a_function(function: Lookup, cloud: LocalCloud) -> None:

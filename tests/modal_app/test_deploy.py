@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,18 @@ def carried_model(repo: str = REPO) -> ModelSpec:
         weights=ModelFile(path=weights.name),
         projector=ModelFile(path=projector.name),
     )
+
+
+@pytest.mark.local
+def test_the_jobs_app_is_made_once_by_many_at_the_same_moment(local_cloud: LocalCloud, env: dict[str, str]) -> None:
+    local_cloud.modal("environment", "create", "crowded")
+    description = JobsDeployment(environment="crowded").model_dump_json()
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: deploy("jobs", description, env), range(4)))
+    assert [d.returncode for d in done] == [0] * 4, "\n".join(last_line(d) for d in done)
+    assert len({json.loads(d.stdout)["app_id"] for d in done}) == 1
+    versions = local_cloud.modal("app", "history", "llama-jobs", "--env", "crowded", "--json").stdout
+    assert [v["version"] for v in json.loads(versions)] == ["v1"]
 
 
 @pytest.mark.local

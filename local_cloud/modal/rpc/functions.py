@@ -45,6 +45,9 @@ _SHARED_FIELDS = [
 ]
 """What FunctionData repeats from its Function."""
 
+_NOT_BOUND = ("max_concurrent_inputs", "batch_max_size", "buffer_containers")
+"""Options of a variant that would be accepted and then never happen."""
+
 
 class FunctionRpc(Rpc):
     """`@app.function`, `@app.server`, `modal.Function` and `modal.Server`."""
@@ -153,6 +156,24 @@ class FunctionRpc(Rpc):
         return api_pb2.FunctionGetByIdResponse(
             function=self.state.functions.definition(definition_id), handle_metadata=record.handle
         )
+
+    @answers("FunctionBindParams")
+    async def bind(
+        self, request: api_pb2.FunctionBindParamsRequest, _caller: Caller
+    ) -> api_pb2.FunctionBindParamsResponse:
+        """`Function.with_options`: a variant, with a queue and containers of its own."""
+        base = self.state.functions.get(request.function_id)
+        options = request.function_options
+        not_here = [field.name for field, _ in options.ListFields() if field.name in _NOT_BOUND]
+        if request.serialized_params or not_here:
+            what = not_here[0] if not_here else "parameters"
+            raise GRPCError(Status.UNIMPLEMENTED, f"the local cloud makes no variants of a Function with other {what}")
+        for secret_id in options.secret_ids:
+            self.state.secrets.get(secret_id)
+        for mount in options.volume_mounts:
+            self.state.volumes.get(mount.volume_id)
+        function_id = self.state.functions.bind(base, options)
+        return api_pb2.FunctionBindParamsResponse(bound_function_id=function_id, handle_metadata=base.handle)
 
     @answers("ClassCreate", once=True)
     async def class_create(self, request: api_pb2.ClassCreateRequest, _caller: Caller) -> api_pb2.ClassCreateResponse:

@@ -1,4 +1,8 @@
-"""Functions and Servers: an id that stays over redeploys, and a definition for each time that it was described differently."""
+"""Functions and Servers: an id that stays over redeploys, and a definition for each time that it was described differently.
+
+A variant is what `Function.with_options` makes of a Function: an id of its own, and with it a queue and containers of its own,
+for the Function as it is published now with some settings replaced.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from local_cloud.modal.state.database import Database
 from local_cloud.modal.state.errors import Invalid, NotFound
 from local_cloud.modal.state.ids import new_id
 
-__all__ = ["FunctionRecord", "Functions", "single_function"]
+__all__ = ["FunctionRecord", "Functions", "single_function", "with_options"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Functions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # not part of the schema, whose version it would raise: state from before it goes on without a loss
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS variants (function_id TEXT PRIMARY KEY, base_id TEXT NOT NULL, options BLOB NOT NULL)"
+        )
 
     def get_or_create(self, app_id: str, tag: str, existing_id: str) -> FunctionRecord:
         """Raises Invalid when `existing_id` belongs to another App."""
@@ -103,6 +111,26 @@ class Functions:
             raise NotFound(f"Function definition {definition_id} not found")
         return api_pb2.FunctionData.FromString(row["data"])
 
+    def bind(self, base: FunctionRecord, options: api_pb2.FunctionOptions) -> str:
+        """Keeps a variant and answers its id: the same options of the same Function are the same variant."""
+        stored = options.SerializeToString(deterministic=True)
+        function_id = f"fu-{hashlib.sha256(base.function_id.encode() + stored).hexdigest()[:22]}"
+        with self._database.transaction():
+            self._database.execute(
+                "INSERT OR IGNORE INTO variants VALUES (?, ?, ?)", function_id, base.function_id, stored
+            )
+            self._database.execute(
+                "INSERT OR IGNORE INTO functions (function_id, app_id, tag, handle) VALUES (?, ?, ?, x'')",
+                *(function_id, base.app_id, base.tag),
+            )
+        self.set_handle(function_id, base.handle)
+        return function_id
+
+    def variants(self, base_id: str) -> list[tuple[str, api_pb2.FunctionOptions]]:
+        """Every variant's id, with its options."""
+        rows = self._database.all("SELECT function_id, options FROM variants WHERE base_id = ?", base_id)
+        return [(row["function_id"], api_pb2.FunctionOptions.FromString(row["options"])) for row in rows]
+
     def set_class(self, app_id: str, existing_id: str, handle: api_pb2.ClassHandleMetadata) -> str:
         """Keeps what clients learn about a class, and answers its id."""
         class_id = existing_id or new_id("cs")
@@ -117,6 +145,29 @@ class Functions:
         if row is None:
             raise NotFound(f"Class {class_id} not found")
         return api_pb2.ClassHandleMetadata.FromString(row["handle"])
+
+
+def with_options(function: api_pb2.Function, options: api_pb2.FunctionOptions) -> api_pb2.Function:
+    """A definition with some settings replaced, as `Function.with_options` says: secrets and Volumes are not added, but
+    take the place of the declared ones.
+    """
+    changed = api_pb2.Function()
+    changed.CopyFrom(function)
+    if options.replace_secret_ids:
+        changed.secret_ids[:] = options.secret_ids
+    if options.replace_volume_mounts:
+        del changed.volume_mounts[:]
+        changed.volume_mounts.extend(options.volume_mounts)
+    changed.resources.MergeFrom(options.resources)
+    if options.HasField("retry_policy"):
+        changed.retry_policy.CopyFrom(options.retry_policy)
+    if options.HasField("timeout_secs"):
+        changed.timeout_secs = options.timeout_secs
+    if options.HasField("concurrency_limit"):
+        changed.autoscaler_settings.max_containers = options.concurrency_limit
+    if options.HasField("task_idle_timeout_secs"):
+        changed.autoscaler_settings.scaledown_window = options.task_idle_timeout_secs
+    return changed
 
 
 def single_function(data: api_pb2.FunctionData) -> api_pb2.Function:

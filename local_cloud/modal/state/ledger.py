@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from modal_proto import api_pb2
@@ -11,7 +11,7 @@ from local_cloud.modal.state.apps import AppRecord
 from local_cloud.modal.state.calls import InputRecord
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.errors import NotFound
-from local_cloud.modal.state.functions import single_function
+from local_cloud.modal.state.functions import single_function, with_options
 from local_cloud.modal.state.ports import Definition, Launch, LaunchError, Task, VolumeBind
 
 __all__ = ["StateLedger", "retry_delay_s"]
@@ -52,21 +52,25 @@ class StateLedger:
             return []
         return [
             Definition(
-                function_id=function_id,
+                function_id=published_id,
                 app_id=app.app_id,
                 app_name=app.name or app.description,
                 environment=app.environment,
                 tag=tag,
                 generation=app.version,
-                function=self._function(function_id, definition_id),
+                function=function,
             )
             for tag, (function_id, definition_id) in deployment.functions.items()
+            for published_id, function in self._functions(function_id, definition_id)
         ]
 
-    def _function(self, function_id: str, definition_id: str) -> api_pb2.Function:
+    def _functions(self, function_id: str, definition_id: str) -> Iterator[tuple[str, api_pb2.Function]]:
+        """A Function as it is published, and then its variants."""
         function = single_function(self._state.functions.definition(definition_id))
         function.autoscaler_settings.MergeFrom(self._state.functions.get(function_id).override)
-        return function
+        yield function_id, function
+        for variant_id, options in self._state.functions.variants(function_id):
+            yield variant_id, with_options(function, options)
 
     # Ports
 

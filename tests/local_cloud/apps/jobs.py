@@ -32,6 +32,11 @@ def build(key: str) -> dict[str, str]:
     return {"cwd": str(Path.cwd()), "settings": os.environ["SETTINGS"], "secret": os.environ["JOB_KEY"], "note": note}
 
 
+@app.function(secrets=[modal.Secret.from_name("jobs-secret")])
+def who() -> str:
+    return os.environ.get("JOB_KEY", "nobody")
+
+
 @app.function()
 def square(number: int) -> int:
     return number * number
