@@ -12,6 +12,8 @@ import httpx
 import modal
 import pytest
 
+from local_cloud.modal.containers.functions import FunctionWorker
+from local_cloud.modal.containers.worker import Stage
 from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, get, wake
 
 pytestmark = pytest.mark.local
@@ -326,6 +328,25 @@ def test_max_containers_1_makes_calls_wait_for_each_other() -> None:
             who = await asyncio.gather(*(call(c, "jobs", "id", 1) for _ in range(3)))
             assert len(set(who)) == 1
             assert time.monotonic() - began >= 3
+
+    asyncio.run(scenario())
+
+
+def test_a_container_that_leaves_while_it_is_drained_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def until_it_has_left(worker: FunctionWorker) -> None:
+        worker.platform.wire.retire(worker.task_id)
+        while worker.stage is not Stage.ENDED:
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(FunctionWorker, "drain", until_it_has_left)
+
+    async def scenario() -> None:
+        async with cloud("process") as c:
+            await c.deploy(work_app("jobs", max_containers=1, scaledown_window=2), "jobs")
+            first = await call(c, "jobs", "id")
+            await c.eventually(lambda: not c.ledger.open_tasks())
+            async with asyncio.timeout(60):
+                assert await call(c, "jobs", "id") != first
 
     asyncio.run(scenario())
 

@@ -250,6 +250,8 @@ class Worker(ABC):
 
     async def _end(self) -> None:
         await self.drain()
+        if self.stage is Stage.ENDED:  # it left while it was drained: nobody must take it for a container that lives
+            return
         self.stage = Stage.STOPPING
         if self.container is None:
             return
