@@ -1,11 +1,12 @@
-"""Deploys one app, in a process of its own: `python -m modal_app.deploy server|jobs`.
+"""Deploys one app, in a process of its own: `python -m modal_app.deploy server|jobs [--parent PID]`.
 
 A description (`Deployment` or `JobsDeployment`, JSON) comes on stdin. What Modal says goes to stderr. On success stdout has
 one JSON line (`app_name`, `app_id`, and `url` of a server) and the exit status is 0; on a known failure the last line on
 stderr is `error: ...` and the status is 1.
 
 A process of its own, because Modal's decorators bind their settings when a module is imported, and a Pulumi provider serves
-many releases; and because a child with its own output can be watched and ended.
+many releases; and because a child with its own output can be watched and ended. With `--parent`, it ends by itself as soon as
+that process is no longer its parent.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import importlib
 import json
 import os
 import sys
+import threading
+import time
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -31,6 +34,8 @@ KINDS: dict[str, tuple[type[Deployment] | type[JobsDeployment], str]] = {
     "server": (Deployment, "modal_app.server"),
     "jobs": (JobsDeployment, "modal_app.jobs"),
 }
+
+PARENT_LOOK_SECONDS = 0.2
 
 
 def deploy(kind: str, text: str) -> dict[str, Any]:
@@ -84,11 +89,20 @@ def _not_found(error: Exception, environment: str) -> str:
     return f"Modal did not find what the app needs: {text}: run `pulumi up --refresh`, which makes what is missing"
 
 
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOK_SECONDS)
+    os._exit(1)  # nobody is left to read what it would say
+
+
 def main() -> int:
     """Read stdin, deploy, answer."""
     parser = argparse.ArgumentParser(description="Deploy one app; its description comes on stdin as JSON.")
     parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("--parent", type=int, help="end when this process is no longer the parent")
     arguments = parser.parse_args()
+    if arguments.parent is not None:
+        threading.Thread(target=_end_with, args=(arguments.parent,), name="end with the parent", daemon=True).start()
     try:
         result = deploy(arguments.kind, sys.stdin.read())
     except Failure as error:

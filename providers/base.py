@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from pulumi.dynamic import CheckFailure, CheckResult, DiffResult, ResourceProvider
+from pulumi.dynamic import CheckFailure, CheckResult, ConfigureRequest, DiffResult, ResourceProvider
 from pulumi.output import Unknown
 
+from providers.engine import end_with_engine
 from providers.errors import one_line
 from providers.progress import Progress
 
@@ -33,6 +34,10 @@ class Provider(ResourceProvider):
     """What the resource is called in the lines below Pulumi's tree."""
     compared: ClassVar[tuple[str, ...]]
     identity: ClassVar[tuple[str, ...]]
+
+    def configure(self, req: ConfigureRequest) -> None:
+        """Called before anything else, also for a destroy: from now on this process ends with its engine."""
+        end_with_engine()
 
     @one_line
     def check(self, olds: Inputs, news: Inputs) -> CheckResult:

@@ -202,10 +202,11 @@ class Cloud:
     def deploy(self, kind: str, description: dict[str, Any], report: Report, deadline: float) -> dict[str, Any]:
         """Deploy an app in a process of its own and return what it says of it (`python -m modal_app.deploy`).
 
+        That process ends when this one does: two deploys of one app side by side would take each other's place.
         `deadline` is in seconds. Raises ProviderError with the process's own last line when it fails.
         """
         process = subprocess.Popen(
-            [sys.executable, "-m", "modal_app.deploy", kind],
+            [sys.executable, "-m", "modal_app.deploy", kind, "--parent", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,11 +7,11 @@ diagnostics. Without an engine (tests, `python -m ops`) the lines go to stderr.
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 import time
 from typing import Any
+
+from providers import engine
 
 __all__ = ["Progress"]
 
@@ -59,8 +59,7 @@ def _send(message: str, ephemeral: bool) -> None:
 
 def _connect() -> Any:
     global _engine
-    address = sys.argv[-1] if sys.argv else ""
-    if _engine is None and re.fullmatch(r"[\w.\-\[\]:]+:\d+", address) and "PULUMI_PROJECT" in os.environ:
+    if _engine is None and (address := engine.address()):
         import grpc
         from pulumi.runtime.proto import engine_pb2_grpc
 

@@ -1,7 +1,7 @@
-"""Processes that a killed `pulumi` left behind: its language host and the process of the dynamic providers outlive it.
+"""Processes that a killed `pulumi` left behind: a plugin that had no work yet outlives it, as does its shell.
 
-Observed with Pulumi 3.259.0: the provider process even goes on creating. Only processes of this checkout are ended, and only
-those whose engine is gone.
+The providers end with their engine (providers/engine.py), but only once the first of them was loaded (observed with Pulumi
+3.259.0). Only processes of this checkout are ended, and only those whose engine is gone.
 """
 
 from __future__ import annotations

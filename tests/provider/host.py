@@ -33,9 +33,11 @@ class Engine(engine_pb2_grpc.EngineServicer):
 class Host:
     """One provider process and the calls the engine makes to it."""
 
-    def __init__(self, stub: Any, engine: Engine) -> None:
+    def __init__(self, stub: Any, engine: Engine, process: subprocess.Popen[str], server: grpc.Server) -> None:
         self.stub = stub
         self.engine = engine
+        self.process = process
+        self._server = server
 
     def check(self, provider: Any, olds: dict[str, Any], news: dict[str, Any]) -> list[tuple[str, str]]:
         request = provider_pb2.CheckRequest(urn=URN, olds=_struct(provider, olds), news=_struct(provider, news))
@@ -46,7 +48,13 @@ class Host:
         return self.stub.Diff(request)
 
     def create(self, provider: Any, props: dict[str, Any]) -> Any:
-        return self.stub.Create(provider_pb2.CreateRequest(urn=URN, properties=_struct(provider, props)))
+        return self.begin_create(provider, props).result()
+
+    def begin_create(self, provider: Any, props: dict[str, Any]) -> Any:
+        return self.stub.Create.future(provider_pb2.CreateRequest(urn=URN, properties=_struct(provider, props)))
+
+    def end_engine(self) -> None:
+        self._server.stop(0).wait()
 
     def update(self, provider: Any, olds: Any, news: dict[str, Any]) -> Any:
         """`olds` are outputs as `create` answered them."""
@@ -77,7 +85,7 @@ def provider_host(env: dict[str, str]) -> Iterator[Host]:
         assert process.stdout
         channel = grpc.insecure_channel(f"127.0.0.1:{process.stdout.readline().strip()}")
         with channel:
-            yield Host(provider_pb2_grpc.ResourceProviderStub(channel), engine)
+            yield Host(provider_pb2_grpc.ResourceProviderStub(channel), engine, process, server)
     finally:
         process.kill()
         process.communicate()
