@@ -95,7 +95,7 @@ def build(
             for target, template in TEMPLATES.items():
                 if (tree / template).exists():
                     shutil.copy(tree / template, staged / target)
-            return artifacts.publish(
+            manifest = artifacts.publish(
                 staged,
                 root,
                 spec.key,
@@ -104,6 +104,9 @@ def build(
                 patches={r.patch.name: r.kind for r in classified},
                 seconds=round(time.monotonic() - start, 1),
             )
+        artifacts.sweep(root)  # of a build that was killed just before this one began: it was too young to tell then
+        artifacts.sweep(_work_root())
+        return manifest
 
 
 def _found(root: Path, spec: BuildSpec, report: Report) -> dict[str, Any] | None:

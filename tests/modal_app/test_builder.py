@@ -141,6 +141,20 @@ def test_every_part_of_the_key_makes_another_build() -> None:
 
 
 @pytest.mark.local
+def test_what_was_killed_moments_before_a_build_is_removed_when_it_ends(sources: Path, tmp_path: Path) -> None:
+    root = tmp_path / "builds"
+    heart = root / ".staging/killed/.alive"
+    heart.parent.mkdir(parents=True)
+    heart.touch()
+
+    def a_minute_later(line: str) -> None:
+        if builder.PROGRESS.match(line) and heart.exists():
+            os.utime(heart, (time.time() - 3600, time.time() - 3600))
+
+    builder.build(spec(), {}, root, a_minute_later, sources=sources, jobs=1)
+    assert list((root / ".staging").iterdir()) == []
+
+
 def test_a_killed_build_is_not_trusted_and_the_next_one_succeeds(sources: Path, tmp_path: Path) -> None:
     slow = sources / TAG / "CMakeLists.txt"
     slow.write_text(CMAKE + "add_custom_command(TARGET llama-common PRE_LINK COMMAND sleep $ENV{SECONDS_ASLEEP})\n")
