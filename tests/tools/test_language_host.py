@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.tiny_program import TinyProgram
+from tools.leftovers import end_orphans
 from tools.stack_locks import locks, pending_creations
 
 pytestmark = [
@@ -80,6 +81,22 @@ def test_the_next_run_recovers_from_one_that_was_killed_while_it_created(program
     done = program.run("up", "--yes", "--skip-preview")
     assert done.returncode == 0, done.stdout
     assert "giving back its lock" in program.out.getvalue()
+
+
+def test_pulumi_itself_says_what_to_run_after_a_kill(program: TinyProgram) -> None:
+    program.configure("slow", "300")
+    with program.start("up", "--yes", "--skip-preview") as cli:
+        wait_until((program.directory / "creating").exists, "the provider creates")
+        cli.kill()
+    program.configure("slow", "0")
+    locked = program.run("up", "--yes", "--skip-preview")
+    assert locked.returncode != 0
+    assert "`pulumi cancel`" in locked.stdout + locked.stderr
+    program.stack.answer("cancel", "--yes")
+    interrupted = program.run("up", "--yes", "--skip-preview")
+    assert "pending operations" in interrupted.stdout + interrupted.stderr
+    assert "`pulumi refresh`" in interrupted.stdout + interrupted.stderr
+    assert end_orphans(program.directory)
 
 
 def test_a_stack_that_a_running_pulumi_holds_is_waited_for(program: TinyProgram) -> None:
