@@ -77,11 +77,14 @@ class Stack:
         self.api_key = secrets.token_hex(24)
         for name in PROGRAM:
             source = PROJECT / name
+            if (directory / name).exists():  # a copy of another stack's directory
+                continue
             if source.is_dir():
                 shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, directory / name)
-        (directory / ".venv").symlink_to(Path(sys.prefix))
+        if not (directory / ".venv").is_symlink():
+            (directory / ".venv").symlink_to(Path(sys.prefix))
         self.env = {
             **environment,
             "PATH": os.pathsep.join(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tools.activation import shell_lines
+from tools.commands import run_attached
 from tools.environment import local_variables, with_variables
 from tools.local_stack import bring_down, bring_up, clean
 from tools.places import Places
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         "test": run_tests,
         "test-fast": run_fast_tests,
         "test-tags": run_tag_tests,
+        "test-kill": run_kill_tests,
         "activate": activate,
         "pulumi": become_pulumi,
     }
@@ -72,12 +74,23 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     """Set everything up and run all tests; `arguments` go to pytest."""
+    _set_up_with_builds(places, steps)
+    return _pytest(places, steps, ["-m", WHOLE, *arguments])
+
+
+def run_kill_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
+    """Set everything up and run the whole sweep of kills; `arguments` go to `python -m tests.kills`."""
+    _set_up_with_builds(places, steps)
+    environment = with_variables({"PATH": places.path_variable(), "VIRTUAL_ENV": str(places.venv)})
+    return run_attached([places.python, "-m", "tests.kills", *arguments], cwd=places.root, env=environment)
+
+
+def _set_up_with_builds(places: Places, steps: Steps) -> None:
     set_up(places, steps)
     about = "compiling two tags, unless the cache has them: about 5 minutes each on two cores"
     with steps.step("llama-server", about) as step:
         environment = with_variables({"PATH": places.path_variable()})
         step.run([places.python, "-m", "tools.cached_builds"], cwd=places.root, env=environment)
-    return _pytest(places, steps, ["-m", WHOLE, *arguments])
 
 
 def run_fast_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
