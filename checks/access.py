@@ -34,4 +34,4 @@ def _refused(session: Session, headers: dict[str, str], how: str) -> str:
         body = session.chat_body(CAPITAL) if method == "POST" else None
         answer = session.endpoint.send(method, path, body, about=how, headers=headers)
         answer.require(answer.status == 401, "401")
-    return f"{len(_PATHS)} paths"
+    return f"401 on {len(_PATHS)} paths"

@@ -20,8 +20,9 @@ __all__ = ["Endpoint", "Event", "NotServing"]
 Report = Callable[[str], None]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-_LONGEST_PAUSE_SECONDS = 1.0
-"""Below the shortest scaledown window (2 s): who asks more seldom may find a restored server asleep again every time."""
+_LONGEST_PAUSE_SECONDS = 0.5
+"""It is how exactly a wake-up is timed. Not above the shortest scaledown window (2 s): who asks more seldom may find a
+restored server asleep again every time."""
 
 _REPORT_EVERY_SECONDS = 10.0
 
@@ -32,10 +33,12 @@ class NotServing(Exception):  # noqa: N818 # reads as what it says: `except chec
 
 @dataclass(frozen=True)
 class Event:
-    """One server-sent event: its data and when it came, in seconds after the request was sent."""
+    """One server-sent event: its data and when it came, in seconds after the request that was answered was sent."""
 
     data: str
     seconds: float
+    waited_seconds: float = 0.0
+    """How long the request had been repeated before."""
 
 
 class Endpoint:
@@ -57,6 +60,8 @@ class Endpoint:
         self._key = key
         self._wake_timeout = wake_timeout
         self._report = report or (lambda line: None)
+        self.sent: list[str] = []
+        """What was sent, in the words of a report; whoever reads it may empty it."""
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=30),
@@ -95,7 +100,7 @@ class Endpoint:
         `about` says in the report what the body asks. Raises CheckFailed for no answer, NotServing when nothing serves in time.
         """
         sent = f"{method} {path}" + (f" {about}" if about else "")
-        with self._open(method, path, body, headers, sent) as (response, _):
+        with self._open(method, path, body, headers, sent) as (response, _, _):
             text = response.read().decode(errors="replace").replace(self._key, "***")
         try:
             content = json.loads(text)
@@ -109,25 +114,30 @@ class Endpoint:
         Raises what `send` raises, and CheckFailed for a status that is not 200.
         """
         sent = f"POST {path} {about}".rstrip()
-        with self._open("POST", path, body, None, sent) as (response, began):
+        with self._open("POST", path, body, None, sent) as (response, asked, began):
             if response.status_code != 200:
                 text = response.read().decode(errors="replace").replace(self._key, "***")
                 raise CheckFailed(sent, "200 and a stream", f"{response.status_code} {shorten(text)}")
             for line in response.iter_lines():
                 if line.startswith("data:"):
-                    yield Event(line.removeprefix("data:").strip(), time.monotonic() - began)
+                    yield Event(line.removeprefix("data:").strip(), time.monotonic() - began, began - asked)
 
     @contextmanager
     def _open(
         self, method: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None, sent: str
-    ) -> Iterator[tuple[httpx.Response, float]]:
-        """One request as soon as somebody serves it; also when the request that was served left, on the monotonic clock."""
+    ) -> Iterator[tuple[httpx.Response, float, float]]:
+        """One request as soon as somebody serves it; also when it first left and when the one that was served did.
+
+        Times are of the monotonic clock.
+        """
+        self.sent.append(sent)
         content = None if body is None else json.dumps(body)
         own = self.key_headers[0] if headers is None else headers
         request = self._http.build_request(
             method, path, content=content, headers={"Content-Type": "application/json", **own}
         )
-        deadline, pause, reported = time.monotonic() + self._wake_timeout, 0.2, time.monotonic()
+        asked = reported = time.monotonic()
+        deadline, pause = asked + self._wake_timeout, 0.1
         try:
             while True:
                 began = time.monotonic()
@@ -151,7 +161,7 @@ class Endpoint:
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
             try:
-                yield response, began
+                yield response, asked, began
             finally:
                 response.close()
         except httpx.TransportError as error:

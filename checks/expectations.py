@@ -1,19 +1,15 @@
-"""What a server must say of itself, and what it said of itself in its log."""
+"""What a server must say of itself."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modal_app.command import ServerOptions
 from modal_app.release import Release, release_alias
 
-__all__ = ["LOG_PREFIX", "Expectations", "find_ready"]
-
-LOG_PREFIX = "llama-on-modal: "
-"""Starts every structured line of `modal_app.supervisor`; one JSON object follows."""
+__all__ = ["Expectations"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +21,13 @@ class Expectations:
     release_alias: str | None = None
     """The name by which the release is told from others, `~rel-...`."""
     release: str | None = None
-    """The release key that the log line `ready` must name."""
+    """The release key that the events in the log must name."""
     build: str | None = None
     """The build key, which is what the binary says of itself (`modal_app.builder` compiles it in)."""
+    model: str | None = None
+    """The model key: the directory of the weights on their Volume."""
+    snapshot: bool | None = None
+    """Whether the release is to be served from a memory snapshot."""
     slots: int | None = None
     ctx_per_slot: int | None = None
     """Tokens that one slot holds."""
@@ -37,7 +37,8 @@ class Expectations:
     @classmethod
     def of(cls, release: Release, options: Mapping[str, Any]) -> Expectations:
         """All that a release and its options (`ServerOptions` as JSON) promise."""
-        return cls.of_key(release.key, release.build_key, options)
+        known = cls.of_key(release.key, release.build_key, options)
+        return replace(known, model=release.model_key, snapshot=release.snapshot != "none")
 
     @classmethod
     def of_key(cls, release: str, build: str, options: Mapping[str, Any]) -> Expectations:
@@ -62,19 +63,3 @@ class Expectations:
                 "min_p": sampling.min_p,
             },
         )
-
-
-def find_ready(lines: Iterable[str], release: str | None) -> dict[str, Any] | None:
-    """The last `ready` event among log lines, of this release if one is given."""
-    found = None
-    for line in lines:
-        _, prefix, text = line.partition(LOG_PREFIX)
-        if not prefix:
-            continue
-        try:
-            event = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and event.get("event") == "ready" and release in (None, event.get("release")):
-            found = event
-    return found

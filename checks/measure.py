@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +13,7 @@ from checks.answers import shorten
 from checks.endpoint import Endpoint
 from checks.results import CheckFailed
 
-__all__ = ["Chunk", "Measurement", "Stream", "measure", "read_stream"]
+__all__ = ["Chunk", "Measurement", "Stream", "measure", "read_stream", "summary"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Stream:
     ended: bool = False
     """Whether `[DONE]` was the last that came."""
     seconds: float = 0.0
+    waited_seconds: float = 0.0
+    """How long the request was repeated before somebody served it."""
 
     @property
     def reasoning(self) -> str:
@@ -58,11 +62,12 @@ class Stream:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One timed completion. Seconds count from sending the request that was answered: waiting for a wake-up is not in them."""
+    """One timed completion. Seconds count from sending the request that was answered; waiting for a wake-up comes on top."""
 
     first_token_seconds: float
     total_seconds: float
     completion_tokens: int
+    waited_seconds: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -76,7 +81,7 @@ def read_stream(endpoint: Endpoint, body: Mapping[str, Any], about: str) -> Stre
     stream = Stream()
     for event in endpoint.stream("/v1/chat/completions", body, about):
         stream.ended = event.data == "[DONE]"
-        stream.seconds = event.seconds
+        stream.seconds, stream.waited_seconds = event.seconds, event.waited_seconds
         if not stream.ended:
             stream.chunks.append(_chunk(event.data, event.seconds, about))
     return stream
@@ -103,4 +108,15 @@ def _chunk(data: str, seconds: float, about: str) -> Chunk:
 def measure(endpoint: Endpoint, body: Mapping[str, Any], about: str = "") -> Measurement:
     """Time one chat completion. `body` is that of the request; streaming and usage are switched on."""
     stream = read_stream(endpoint, {**body, "stream": True, "stream_options": {"include_usage": True}}, about)
-    return Measurement(stream.first_seconds, stream.seconds, stream.completion_tokens)
+    return Measurement(stream.first_seconds, stream.seconds, stream.completion_tokens, stream.waited_seconds)
+
+
+def summary(samples: Sequence[float]) -> dict[str, Any]:
+    """Median, 95th percentile (by nearest rank: of few samples the largest) and number of `samples`, which it keeps."""
+    ranked = sorted(samples)
+    return {
+        "median": round(statistics.median(ranked), 3),
+        "p95": round(ranked[math.ceil(0.95 * len(ranked)) - 1], 3),
+        "n": len(ranked),
+        "samples": [round(sample, 3) for sample in samples],
+    }

@@ -17,7 +17,11 @@ __all__ = [
     "CAPITAL_JSON",
     "CAPITAL_SCHEMA",
     "COLOR",
+    "COUNT",
+    "COUNTED",
     "MULTIPLY",
+    "OK",
+    "OK_JSON",
     "PRODUCT",
     "TWO_COLORS",
     "WEATHER",
@@ -29,6 +33,12 @@ __all__ = [
 ]
 
 CAPITAL = "What is the capital of France?"
+
+OK = "Return the word OK only"
+OK_JSON = "Return a JSON object with ok set to true."
+
+COUNT = "Count from 1 to 40."
+COUNTED = [str(number) for number in range(1, 41)]
 
 MULTIPLY = "Think hard: what is 17 * 24?"
 PRODUCT = "408"

@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
-from checks import access, identity, images, text, thinking, tools
+from checks.answers import shorten
+from checks.catalogue import CHECKS, COLD_START, NAMES
 from checks.endpoint import Endpoint, NotServing
 from checks.expectations import Expectations
-from checks.results import CheckFailed, CheckResult, CheckSkipped
+from checks.logs import Log, LogLine
+from checks.results import CheckFailed, CheckResult, CheckSkipped, Seen
 from checks.session import Session
 
-__all__ = ["CHECKS", "NAMES", "each", "run", "wait_for_release"]
+__all__ = ["each", "run", "wait_for_release"]
 
 Report = Callable[[str], None]
+ReadLog = Callable[[], Iterable[LogLine]]
 
-CHECKS: dict[str, Callable[[Session], str]] = {
-    "health": identity.health,
-    "refused without a key": access.refused_without_a_key,
-    "refused with a wrong key": access.refused_with_a_wrong_key,
-    "release alias": identity.release_alias,
-    "build identity": identity.build_identity,
-    "slots and context": identity.slots_and_context,
-    "sampling defaults": identity.sampling_defaults,
-    "text": text.plain,
-    "streaming": text.streaming,
-    "thinking on": thinking.switched_on,
-    "thinking off": thinking.switched_off,
-    "thinking budgets differ": thinking.budgets_differ,
-    "no lost answer": thinking.lost_answer,
-    "JSON schema": text.json_schema,
-    "one tool call": tools.one_call,
-    "two tool calls": tools.two_calls,
-    "one image": images.one_image,
-    "two images": images.two_images,
-    "image with thinking": images.one_image_with_thinking,
-    "/v1/responses": text.responses,
-    "one tool call on /v1/responses": tools.one_call_responses,
-    "two tool calls on /v1/responses": tools.two_calls_responses,
-    "/v1/messages": text.messages,
-    "/metrics": identity.metrics,
-    "no model file mapped": identity.model_not_mapped,
-}
-"""Every check by name. Each returns a note on what it saw, or raises CheckFailed or CheckSkipped."""
+Status = Literal["passed", "failed", "skipped"]
 
-NAMES = tuple(CHECKS)
+_LONGEST_SENT = 600
 
 MOST_PROBABLE: Mapping[str, Any] = {"temperature": 0}
 
@@ -56,7 +34,7 @@ def run(
     expect: Expectations,
     report: Report,
     *,
-    logs: Callable[[], list[str]] | None = None,
+    logs: ReadLog | None = None,
     startup_timeout: float = 900,
     sampling: Mapping[str, Any] = MOST_PROBABLE,
     only: Collection[str] = NAMES,
@@ -80,38 +58,52 @@ def each(
     expect: Expectations,
     report: Report,
     *,
-    logs: Callable[[], list[str]] | None = None,
+    logs: ReadLog | None = None,
     startup_timeout: float = 900,
     sampling: Mapping[str, Any] = MOST_PROBABLE,
     only: Collection[str] = NAMES,
 ) -> Iterator[CheckResult]:
     """Check the endpoint; yields each result as its check ends.
 
-    `report` gets a line now and then while a server wakes. `logs` returns the server's log lines so far. `startup_timeout`:
+    `report` gets a line now and then while a server wakes. `logs` returns the log of its containers so far. `startup_timeout`:
     seconds that a server at zero may take to wake. `sampling` goes into every request. Raises NotServing when nothing serves
     in that time.
     """
     with Endpoint(endpoint, key, wake_timeout=startup_timeout, report=report) as server:
-        session = Session(server, expect, sampling, logs)
-        server.send("GET", "/health", headers={})  # wakes it, so that no check is timed with the start
-        for name, check in CHECKS.items():
+        session = Session(server, expect, sampling, Log(logs, expect.release))
+        # wakes it, so that no other check is timed with the start
+        if COLD_START in only:
+            session.waking.begin()
+        else:
+            server.send("GET", "/health", headers={})
+        for name in CHECKS:
             if name in only:
-                yield _run(name, check, session)
+                yield _run(name, session)
 
 
-def _run(name: str, check: Callable[[Session], str], session: Session) -> CheckResult:
+def _run(name: str, session: Session) -> CheckResult:
+    check, sent = CHECKS[name], session.endpoint.sent
+    sent.clear()
     began = time.monotonic()
 
-    def seconds() -> float:
-        return round(time.monotonic() - began, 3)
+    def result(status: Status, expected: str, got: str, figures: Mapping[str, Any] | None = None) -> CheckResult:
+        seconds = round(time.monotonic() - began, 3)
+        return CheckResult(name, status, seconds, got, _counted(sent), expected, figures or {})
 
     try:
-        note = check(session)
+        seen = check.run(session)
     except CheckFailed as failure:
-        return CheckResult(name, "failed", seconds(), sent=failure.sent, expected=failure.expected, got=failure.got)
+        return replace(result("failed", failure.expected, failure.got), sent=failure.sent)
     except CheckSkipped as reason:
-        return CheckResult(name, "skipped", seconds(), note=str(reason))
-    return CheckResult(name, "passed", seconds(), note=note)
+        return replace(result("skipped", check.expected, str(reason)), sent="nothing")
+    seen = Seen(seen) if isinstance(seen, str) else seen
+    return result("passed", check.expected, seen.got, seen.figures)
+
+
+def _counted(sent: list[str]) -> str:
+    """Each request once, and how often it was sent."""
+    requests = [f"{request} ({times} times)" if times > 1 else request for request, times in Counter(sent).items()]
+    return shorten("; ".join(requests), _LONGEST_SENT) or "nothing, but read the log"
 
 
 def wait_for_release(endpoint: str, key: str, alias: str, timeout: float, report: Report) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["CheckFailed", "CheckResult", "CheckSkipped"]
+__all__ = ["CheckFailed", "CheckResult", "CheckSkipped", "Seen"]
 
 
 class CheckFailed(Exception):  # noqa: N818 # a finding, not an error of the check
@@ -17,20 +18,29 @@ class CheckFailed(Exception):  # noqa: N818 # a finding, not an error of the che
 
 
 class CheckSkipped(Exception):  # noqa: N818 # the same
-    """The caller did not say what to expect. A release is not proved by a check that was skipped."""
+    """What is checked cannot be asked here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a check that passed saw, in words, and what it measured."""
+
+    got: str
+    figures: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One named check: passed with what was seen (`note`), failed with what was sent, expected and got, or skipped."""
+    """One named check: what was sent, what was expected and what came back; of a skipped one, `got` says why."""
 
     name: str
     status: Literal["passed", "failed", "skipped"]
     seconds: float
-    note: str = ""
+    got: str = ""
     sent: str = ""
     expected: str = ""
-    got: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What was measured, in plain JSON types (`checks.latency`, `checks.memory`)."""
 
     @property
     def passed(self) -> bool:
@@ -42,12 +52,10 @@ class CheckResult:
         if self.status == "failed":
             return f"{self.name}: sent {self.sent}: expected {self.expected}: got {self.got}"
         if self.status == "skipped":
-            return f"{self.name}: skipped: {self.note}"
-        return f"{self.name}: passed in {self.seconds:.2f} s" + (f": {self.note}" if self.note else "")
+            return f"{self.name}: skipped: {self.got}"
+        return f"{self.name}: passed in {self.seconds:.2f} s" + (f": {self.got}" if self.got else "")
 
     def record(self) -> dict[str, Any]:
         """The result as plain JSON types, for a proof or `--json`. It holds no secret."""
-        record: dict[str, Any] = {"name": self.name, "status": self.status, "seconds": self.seconds, "note": self.note}
-        if self.status == "failed":
-            record |= {"sent": self.sent, "expected": self.expected, "got": self.got}
-        return record
+        fields = ("name", "status", "seconds", "sent", "expected", "got", "figures")
+        return {name: getattr(self, name) for name in fields}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from checks.answers import Answer
 from checks.endpoint import Endpoint
 from checks.expectations import Expectations
+from checks.logs import Log
+from checks.prompts import CAPITAL
+from checks.waking import Waking
 
 __all__ = ["ANSWER_TOKENS", "Session"]
 
 ANSWER_TOKENS = 4096
 """Enough for an unbounded thought about the prompts here; a model that runs away still ends."""
+
+TIMED_TOKENS = 32
 
 Messages = list[dict[str, Any]]
 
@@ -25,7 +31,16 @@ class Session:
     endpoint: Endpoint
     expect: Expectations
     sampling: Mapping[str, Any]
-    logs: Callable[[], list[str]] | None = None
+    log: Log
+
+    @cached_property
+    def waking(self) -> Waking:
+        """The starts that this run causes."""
+        return Waking(self.endpoint, self.log, self.timed_body())
+
+    def timed_body(self) -> dict[str, Any]:
+        """A short question, for measurements: its prompt is read anew whatever the server remembers."""
+        return self.chat_body(CAPITAL, thinking=False, max_tokens=TIMED_TOKENS, cache_prompt=False)
 
     def chat_body(self, prompt: str | Messages, *, thinking: bool | None = None, **extra: Any) -> dict[str, Any]:
         """The body of a chat completion. `thinking` None leaves it to the server, as most clients do."""

@@ -40,6 +40,7 @@ __all__ = [
     "sha256",
     "staging",
     "sweep",
+    "weighed",
 ]
 
 MANIFEST = "manifest.json"
@@ -94,6 +95,13 @@ def complete(directory: Path, needed: Needed = NOTHING) -> dict[str, Any] | None
     """The manifest of a directory that holds every file of it at its size; None otherwise. Reads no contents."""
     manifest, sizes = _look(directory)
     return None if fault(manifest, directory.name, sizes, needed) else dict(json.loads(manifest or ""))
+
+
+def weighed(directory: Path) -> dict[str, Any]:
+    """The key of a directory, whether it is complete, and the bytes of its files: for a log."""
+    manifest = complete(directory)
+    files = manifest["files"].values() if manifest else ()
+    return {"key": directory.name, "whole": manifest is not None, "bytes": sum(file["size"] for file in files)}
 
 
 def mangled(directory: Path) -> list[str]:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,10 @@ from typing import Any
 
 import httpx
 
-from modal_app import command, warmup
+from modal_app import artifacts, command, paths, warmup
 from modal_app.errors import Failure
 from modal_app.lines import event, say
-from modal_app.release import Release
+from modal_app.release import MODELS_MOUNT, Release
 
 __all__ = ["API_KEY", "Supervisor", "child_environment", "model_files_mapped", "redacted", "telling"]
 
@@ -65,6 +66,7 @@ class Supervisor:
         self.argv = command.launch(release)
         self.url = f"http://127.0.0.1:{self.argv[self.argv.index('--port') + 1]}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.identity: dict[str, Any] = {}
         self._output: threading.Thread | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
         self._stopping = threading.Event()
@@ -97,6 +99,7 @@ class Supervisor:
             warmed=warmed,
             memory=_memory(process.pid),
             maps={"model_files_mapped": len(mapped)},
+            **self.identity,
         )
 
     def resume(self) -> None:
@@ -116,7 +119,16 @@ class Supervisor:
         process = self._running()
         threading.Thread(target=self._watch, args=(process,), name="crash monitor", daemon=True).start()
         seconds = round(time.monotonic() - begin, 3)
-        event("resumed", release=self.release.key, pid=process.pid, seconds=seconds, restarted=restarted)
+        event(
+            "resumed",
+            release=self.release.key,
+            pid=process.pid,
+            seconds=seconds,
+            restarted=restarted,
+            memory=_memory(process.pid),
+            maps={"model_files_mapped": len(model_files_mapped(process.pid))},
+            **self.identity,
+        )
 
     def stop(self) -> None:
         """End llama-server. Does nothing when it never ran."""
@@ -137,7 +149,15 @@ class Supervisor:
             raise Failure(
                 f"{self.argv[0]} is not there: expected the build {self.release.build_key} on its Volume: run `pulumi up`"
             )
-        event("starting", release=self.release.key, argv=redacted(self.argv))
+        model = Path(paths.mounted(f"{MODELS_MOUNT}/{self.release.model_key}"))
+        event(
+            "starting",
+            release=self.release.key,
+            argv=redacted(self.argv),
+            artifacts={"build": artifacts.weighed(Path(self.argv[0]).parent), "model": artifacts.weighed(model)},
+        )
+        # by these the release check tells a restored server from one that was started anew
+        self.identity = {"started": round(time.time(), 3), "nonce": uuid.uuid4().hex}
         process = subprocess.Popen(
             self.argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

@@ -38,7 +38,7 @@ class Table:
     def row(self, result: CheckResult) -> None:
         """One check that has ended."""
         seconds = "" if result.status == "skipped" else f"{result.seconds:.2f} s"
-        text = f"  {result.name:<{self._name_width}}  {seconds:>8}  {result.note}".rstrip()
+        text = f"  {result.name:<{self._name_width}}  {seconds:>8}  {result.got}".rstrip()
         room = self._width - 10
         if self._width and len(text) > room:
             text = f"{text[: room - 3]}..."

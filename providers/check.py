@@ -13,7 +13,7 @@ release with a proof is not proved again: that is what makes a rollback quick.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -27,7 +27,7 @@ from providers.rollout import Rollout
 
 if TYPE_CHECKING:
     from modal_app.release import Release
-    from providers.proofs import Proof
+    from providers.proofs import CheckRecord, Proof
 
 __all__ = ["ReleaseCheck", "ReleaseCheckProvider"]
 
@@ -70,7 +70,7 @@ class ReleaseCheckProvider(Provider):
             found=found is not None,
             proven=proof.proven.isoformat(timespec="seconds"),
             seconds=proof.seconds,
-            checks={check.name: check.seconds for check in proof.checks},
+            **figures(proof.checks),
         )
         return CreateResult(props["release"], outs)
 
@@ -89,6 +89,7 @@ class ReleaseCheckProvider(Provider):
 
 def _find(modal: cloud.Cloud, props: Inputs) -> tuple[Proof | None, str]:
     """The record of a complete check of this release, else None and what is wrong with the one that is there, if one is."""
+    import checks
     from modal_app.release import Deployment
     from providers import proofs
 
@@ -100,8 +101,7 @@ def _find(modal: cloud.Cloud, props: Inputs) -> tuple[Proof | None, str]:
     proof = proofs.read(text, props["release"])
     if proof is None:
         return None, f"the proof {path} is not as it was written"
-    passed = {check.name for check in proof.checks if check.status == "passed"}
-    if missing := [name for name in _names(candidate.release) if name not in passed]:
+    if missing := checks.unproven({check.name: check.status for check in proof.checks}, _names(candidate.release)):
         return None, f"the proof {path} is older than the check {missing[0]!r}"
     return proof, ""
 
@@ -132,7 +132,9 @@ def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
             ):
                 rollout.report(result.line())
                 results.append(result)
-                if not result.passed:  # what comes after would cost a GPU for nothing
+                if checks.unproven(
+                    {result.name: result.status}, [result.name]
+                ):  # what comes after would cost a GPU for nothing
                     raise ProviderError(f"release {candidate.release.alias} failed its check: {result.line()}")
         except checks.NotServing as error:
             raise ProviderError(f"release {candidate.release.alias}: {error}") from None
@@ -148,7 +150,10 @@ def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
     }
     proof = proofs.Proof.model_validate(record)
     modal.write_json(candidate.builds_volume, candidate.artifact_environment, proofs.path(proof.release), record)
-    progress.milestone(f"{len(results)} checks passed in {proof.seconds:.0f} s")
+    skipped = [result.line() for result in results if not result.passed]
+    progress.milestone(f"{len(results) - len(skipped)} checks passed in {proof.seconds:.0f} s")
+    for line in skipped:
+        progress.milestone(line)
     return proof
 
 
@@ -157,6 +162,33 @@ def _names(release: Release) -> list[str]:
     import checks
 
     return [name for name in checks.NAMES if "image" not in name or "--mmproj" in release.argv]
+
+
+FIGURES = {
+    "firstTokenWarm": ("first token, warm", "first_token_seconds", "median"),
+    "firstTokenCold": ("first token after a cold start", "first_token_seconds", "median"),
+    "firstTokenAfterIdle": ("first token after idle", "first_token_seconds", "median"),
+    "residentMiB": ("no model file mapped", "memory_mib", "rss_mib"),
+    "availableMiB": ("no model file mapped", "memory_mib", "available_mib"),
+}
+"""Outputs, and where in which check's figures they stand; seconds, and MiB."""
+
+
+def figures(records: Iterable[CheckRecord]) -> Inputs:
+    """What a proof's check records say in numbers. None for what was not measured."""
+    by_name = {record.name: record for record in records}
+    statuses = [record.status for record in by_name.values()]
+    found: Inputs = {
+        "checksPassed": statuses.count("passed"),
+        "checksSkipped": statuses.count("skipped"),
+        "restored": "restored after idle" in by_name and by_name["restored after idle"].status == "passed",
+    }
+    for output, (check, *path) in FIGURES.items():
+        value: Any = by_name[check].figures if check in by_name else None
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else None
+        found[output] = value
+    return found
 
 
 class ReleaseCheck(Resource, module="modal", name="ReleaseCheck"):
@@ -181,6 +213,6 @@ class ReleaseCheck(Resource, module="modal", name="ReleaseCheck"):
             "release": release,
             "options": options,
             "apiKey": api_key,
-            **dict.fromkeys(("found", "proven", "seconds", "checks")),
+            **dict.fromkeys(("found", "proven", "seconds", *figures(()))),
         }
         super().__init__(ReleaseCheckProvider(), name, props, opts)

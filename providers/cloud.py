@@ -307,14 +307,21 @@ class Cloud:
             with known_failures():
                 modal.App.lookup(name, environment_name=environment).stop()
 
-    def server_logs(self, app: str, server: str, environment: str, since: datetime) -> list[str]:
-        """What the server's containers printed since a moment (UTC), line by line."""
+    def server_logs(self, app: str, server: str, environment: str, since: datetime) -> list[tuple[float, str]]:
+        """What the server's containers printed since a moment (UTC), and the platform about them.
+
+        Each line comes with the time at which the platform took it, in seconds since 1970.
+        """
         import modal
 
+        lines, unfinished, at = [], "", since
         with known_failures():
             handle = modal.Server.from_name(app, server, environment_name=environment)
-            text = "".join(e.message for e in handle.logs.fetch(since=since, until=datetime.now(UTC)))
-        return text.splitlines()
+            for entry in handle.logs.fetch(since=since, until=datetime.now(UTC)):
+                *whole, unfinished = (unfinished + entry.message).split("\n")
+                at = entry.timestamp
+                lines += [(at.timestamp(), text) for text in whole]
+        return [*lines, (at.timestamp(), unfinished)] if unfinished else lines
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,12 +6,12 @@ all checks have passed; one that was edited, or is of another release, proves no
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-__all__ = ["DIRECTORY", "SCHEMA", "Proof", "path", "read"]
+__all__ = ["DIRECTORY", "SCHEMA", "CheckRecord", "Proof", "path", "read"]
 
 DIRECTORY = "proofs"
 SCHEMA: Literal[1] = 1
@@ -29,6 +29,7 @@ class CheckRecord(_Part):
     name: str
     status: str
     seconds: float
+    figures: dict[str, Any] = Field(default_factory=dict)
 
 
 class ReleaseRecord(_Part):

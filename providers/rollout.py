@@ -10,6 +10,7 @@ from providers.errors import ProviderError
 from providers.progress import Progress
 
 if TYPE_CHECKING:
+    from checks import LogLine
     from modal_app.release import Deployment
 
 __all__ = ["Rollout"]
@@ -24,13 +25,13 @@ class Rollout:
         self.progress = progress
         self.since = datetime.now(UTC)
 
-    def logs(self) -> list[str]:
+    def logs(self) -> list[LogLine]:
         """What the app's containers printed since the deploy."""
+        from checks import LogLine
         from modal_app.release import SERVER_NAME
 
-        return self.modal.server_logs(
-            self.deployment.app_name, SERVER_NAME, self.deployment.environment, since=self.since
-        )
+        name, environment = self.deployment.app_name, self.deployment.environment
+        return [LogLine(*line) for line in self.modal.server_logs(name, SERVER_NAME, environment, since=self.since)]
 
     def report(self, line: str) -> None:
         """Take a progress line of whoever waits for this release, and end the waiting once a container said that it failed.
@@ -41,6 +42,6 @@ class Rollout:
 
         self.progress(line)
         release = self.deployment.release
-        for event in filter(None, map(parse_event, self.logs())):
+        for event in filter(None, (parse_event(line.text) for line in self.logs())):
             if event["event"] == "failed" and event.get("release") == release.key:
                 raise ProviderError(f"release {release.alias} cannot start: {event['reason']}")

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 import checks
 from checks.answers import Answer, ToolCall, shorten
-from checks.expectations import find_ready
+from checks.logs import Log, LogLine
+from checks.measure import summary
 from checks.prompts import mentions, png
-from checks.results import CheckFailed
+from checks.results import CheckFailed, CheckSkipped
 from modal_app.command import SAMPLING_PRESETS, ServerOptions
 from modal_app.release import Release, SecretRef, release_alias
 
@@ -38,7 +39,7 @@ def test_only_a_check_that_ran_passes() -> None:
 def test_a_record_is_json() -> None:
     failed = checks.CheckResult("text", "failed", 0.5, sent="a", expected="b", got="c")
     assert json.loads(json.dumps(failed.record())) == {
-        "name": "text", "status": "failed", "seconds": 0.5, "note": "", "sent": "a", "expected": "b", "got": "c"
+        "name": "text", "status": "failed", "seconds": 0.5, "sent": "a", "expected": "b", "got": "c", "figures": {}
     }  # fmt: skip
 
 
@@ -53,28 +54,55 @@ def test_a_release_says_what_to_expect() -> None:
         release_alias=release_alias(release.key),
         release=release.key,
         build="b11434-abc",
+        model="m",
+        snapshot=False,
         slots=3,
         ctx_per_slot=1024,
         sampling={"temperature": 0.3, "top_k": 20, "top_p": 0.8, "min_p": 0.05},
     )
 
 
-def test_the_last_ready_line_of_the_release_counts() -> None:
-    def line(event: str, release: str, mapped: int) -> str:
-        event = json.dumps({"event": event, "release": release, "maps": {"model_files_mapped": mapped}})
-        return f"2026-10-06 12:00:00 llama-on-modal: {event}"
+def test_the_last_event_of_the_release_counts() -> None:
+    def line(at: float, event: str, release: str) -> LogLine:
+        return LogLine(at, f"2026-10-06 llama-on-modal: {json.dumps({'event': event, 'release': release})}")
 
     lines = [
-        line("ready", "a", 1),
-        line("ready", "b", 2),
-        line("ready", "a", 3),
-        line("stopped", "a", 4),
-        "llama-on-modal: {",
+        *(line(5, "ready", "a"), line(2, "ready", "b"), line(3, "ready", "a"), line(4, "stopped", "a")),
+        *(LogLine(6, "llama-on-modal: {"), LogLine(7, "some other line")),
     ]
-    assert (find_ready(lines, "a") or {})["maps"] == {"model_files_mapped": 3}
-    assert (find_ready(lines, None) or {})["maps"] == {"model_files_mapped": 3}
-    assert find_ready(lines, "c") is None
-    assert find_ready([], None) is None
+    assert [event.at for event in Log(lambda: lines, "a").events("ready")] == [3, 5]
+    assert [event.at for event in Log(lambda: lines, None).events("ready", "stopped")] == [2, 3, 4, 5]
+    assert Log(lambda: lines, "a").last("ready").at == 5
+    assert Log(lambda: lines, "c").events("ready") == []
+
+
+def test_a_log_that_cannot_be_read_skips_the_check() -> None:
+    with pytest.raises(CheckSkipped, match="pulumi up"):
+        Log(None, "a").last("ready")
+
+
+def test_samples_are_summed_up_by_median_and_nearest_rank() -> None:
+    assert summary([0.3, 0.1, 0.2]) == {"median": 0.2, "p95": 0.3, "n": 3, "samples": [0.3, 0.1, 0.2]}
+    assert summary([2.0]) == {"median": 2.0, "p95": 2.0, "n": 1, "samples": [2.0]}
+    assert summary([float(i) for i in range(1, 101)])["p95"] == 95.0
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "counts"),
+    [
+        ("passed", "text", True),
+        ("failed", "text", False),
+        ("skipped", "text", False),
+        ("skipped", "restored after idle", True),
+        ("failed", "restored after idle", False),
+    ],
+)
+def test_a_release_is_proven_by_what_passed_or_cannot_be(status: str, name: str, counts: bool) -> None:
+    assert checks.unproven({name: status}, [name]) == ([] if counts else [name])
+
+
+def test_a_check_without_a_record_proves_nothing() -> None:
+    assert checks.unproven({}, ["text", "restored after idle"]) == ["text", "restored after idle"]
 
 
 @pytest.mark.parametrize(
