@@ -87,7 +87,7 @@ CUDA = (
     # L40S, L4 and RTX 4090 only: the default list of ten architectures is about ten times the work
     "-DCMAKE_CUDA_ARCHITECTURES=89-real",
     # same type for keys and values; anything else has no kernel and falls back (docs/build.md, b10878)
-    "-DGGML_CUDA_FA_QUANTS=q8_0-q8_0;f16-f16",
+    "-DGGML_CUDA_FA_QUANTS=q8_0-q8_0;q4_0-q4_0;f16-f16",
     "-DGGML_CUDA_NCCL=OFF",
     # https image URLs
     "-DLLAMA_OPENSSL=ON",
