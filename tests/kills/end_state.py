@@ -38,6 +38,10 @@ SECRET = "4dabf18193072939515e22adb298388d"
 """The key under which Pulumi marks a secret (sdk/go/common/resource/sig)."""
 
 
+LONGEST_STOP_SECONDS = 90.0
+"""A container gets 30 s between SIGTERM and SIGKILL (modal.com/docs/guide/servers), and a busy machine takes its time."""
+
+
 def end_state(world: World, keys: Mapping[str, str]) -> dict[str, Any]:
     """Everything that an operation leaves, and what the endpoint says to each of some API `keys` (by what they are).
 
@@ -142,7 +146,7 @@ def _answer(endpoint: str, key: str, release: str, seconds: float = 60.0) -> str
 
 def _modal(home: Path) -> dict[str, Any]:
     """Apps, Secrets and containers of the local cloud, from its databases; what still works gets some time to end."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + LONGEST_STOP_SECONDS
     while ((found := _read(home))["containers of others"] or found["inputs that wait"]) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found
