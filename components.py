@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pulumi
 
 from modal_app import command, patches
 from modal_app.pins import runtime_image
-from modal_app.release import Deployment, Release, Scaling, SecretRef
+from modal_app.release import Deployment, Release, Scaling, SecretRef, tag_value
 from providers.app import SnapshotApp
 from providers.build import LlamaServerBuild
 from providers.check import ReleaseCheck
@@ -148,9 +147,9 @@ class LlamaDeployment(pulumi.ComponentResource):
             release=release,
             scaling=settings.scaling(),
             tags={
-                "stack": _tag_value(pulumi.get_stack()),
-                "build": _tag_value(release.build_key),
-                "model": _tag_value(release.model_key),
+                "stack": tag_value(pulumi.get_stack()),
+                "build": tag_value(release.build_key),
+                "model": tag_value(release.model_key),
             },
         )
 
@@ -172,11 +171,6 @@ def publish(deployment: LlamaDeployment) -> None:
     pulumi.export("model", deployment.model.key)
     # what `python -m ops check --stack` holds the endpoint to
     pulumi.export("serverOptions", settings.server_options().props())
-
-
-def _tag_value(text: str) -> str:
-    """What Modal allows as the value of an app's tag: letters, digits, `-._`, 63 of them. Keys differ at their end."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text)[-63:]
 
 
 def _with_generation(release: Release, generation: float) -> Release:

@@ -38,6 +38,7 @@ __all__ = [
     "digest",
     "release_alias",
     "tag_number",
+    "tag_value",
 ]
 
 BUILDS_MOUNT = "/builds"
@@ -230,6 +231,11 @@ class Deployment(Frozen):
     release: Release
     scaling: Scaling = Scaling()
     tags: dict[str, str] = Field(default_factory=dict)
+
+
+def tag_value(text: str) -> str:
+    """What Modal allows as the value of an app's tag: letters, digits, `-._`, 63 of them. Keys differ at their end."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)[-63:]
 
 
 _TAG_NUMBER = re.compile(r"^b(\d+)$")

@@ -33,12 +33,21 @@ class Stack:
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs; secret ones stay hidden."""
-        found = dict(json.loads(self._pulumi("stack", "output", "--json")))
+        found = self.known_outputs()
         if missing := [name for name in OUTPUTS if name not in found]:
             raise OperatorError(
                 f"stack {self.name} has no output {missing[0]}: expected a deployed stack: run `pulumi up --stack {self.name}`"
             )
         return found
+
+    def known_outputs(self) -> dict[str, Any]:
+        """The outputs that there are: none of a stack that was never up."""
+        return dict(json.loads(self._pulumi("stack", "output", "--json")))
+
+    def config(self) -> dict[str, str]:
+        """The stack's configuration, defaults included, without its secrets; keys without their namespace."""
+        found = json.loads(self._pulumi("config", "--json"))
+        return {key.partition(":")[2]: entry["value"] for key, entry in found.items() if "value" in entry}
 
     def secret(self, key: str) -> str:
         """A configuration value, decrypted. For a request, never for the screen."""

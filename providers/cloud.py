@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ from providers.errors import ProviderError
 if TYPE_CHECKING:
     import modal
 
-__all__ = ["Cloud", "connect"]
+__all__ = ["Cloud", "VolumeFile", "connect"]
 
 Report = Callable[[str], None]
 
@@ -85,6 +86,15 @@ def known_failures() -> Iterator[None]:
                 f"{text}: expected the environment to exist: make it with `modal environment create NAME`"
             ) from None
         raise ProviderError(f"Modal did not find it: {text}: run the same command again with --refresh") from None
+
+
+@dataclass(frozen=True)
+class VolumeFile:
+    """A file on a Volume: `size` in bytes, `modified` in Unix seconds."""
+
+    path: str
+    size: int
+    modified: int
 
 
 class Cloud:
@@ -183,6 +193,12 @@ class Cloud:
 
     def file_sizes(self, volume: str, environment: str, directory: str) -> dict[str, int]:
         """Sizes in bytes of the files below a directory of a Volume, by path relative to it; empty when it is missing."""
+        prefix = directory.strip("/") + "/"
+        files = self.files(volume, environment, directory)
+        return {file.path.removeprefix(prefix): file.size for file in files}
+
+    def files(self, volume: str, environment: str, directory: str = "/") -> list[VolumeFile]:
+        """Every file below a directory of a Volume; none when there is no such Volume or directory."""
         import modal
         from modal.types import FileEntryType
 
@@ -193,9 +209,15 @@ class Cloud:
             except (FileNotFoundError, modal.exception.NotFoundError) as error:
                 if missing_environment(str(error)):
                     raise
-                return {}
-        prefix = directory.strip("/") + "/"
-        return {e.path.removeprefix(prefix): int(e.size) for e in entries if e.type == FileEntryType.FILE}
+                return []
+        return [VolumeFile(e.path, int(e.size), e.mtime) for e in entries if e.type == FileEntryType.FILE]
+
+    def remove(self, volume: str, environment: str, path: str) -> None:
+        """Remove a file, or a directory with all that is in it; one that is gone is fine."""
+        import modal
+
+        with known_failures(), suppress(FileNotFoundError):
+            modal.Volume.from_name(volume, environment_name=environment).remove_file(path, recursive=True)
 
     # ---- apps and jobs
 
@@ -298,6 +320,21 @@ class Cloud:
             return None
         with known_failures():
             return dict(modal.App.lookup(name, environment_name=environment).get_tags())
+
+    def environments(self) -> list[str]:
+        """Names of the workspace's environments that this token can see."""
+        import modal
+
+        with known_failures():
+            return sorted(str(environment.name) for environment in modal.Environment.objects.list())
+
+    def deployed_apps(self, environment: str) -> dict[str, dict[str, str]]:
+        """Tags of every deployed app of an environment, by the app's name."""
+        import modal
+
+        with known_failures():
+            apps = modal.Environment.from_name(environment).apps.list()
+            return {app.name: dict(app.get_tags()) for app in apps if app.name}
 
     def stop_app(self, name: str, environment: str) -> None:
         """Stop a deployed app; one that is gone is fine."""
