@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import aiohttp
 import pytest
 
 from local_cloud.modal.containers import runtime as choosing
+from local_cloud.modal.containers.runsc import forwards
 from local_cloud.modal.containers.runtime import RuntimeUnavailableError, choose_runtime
 from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec
 from tests.local_cloud.parts import RUNSC, runtimes
@@ -32,6 +34,20 @@ true_paths = pytest.mark.parametrize("name", [pytest.param("runsc", marks=needs_
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory whose path is short enough for sockets."""
     return tmp_path_factory.mktemp("r")
+
+
+def test_container_that_ends_during_a_health_look_is_one_that_does_not_listen(short: Path) -> None:
+    async def scenario() -> None:
+        path = short / "8000.sock"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(1)
+        look = asyncio.create_task(forwards(path))
+        await asyncio.sleep(0.05)
+        listener.close()  # a connection that nobody took yet is reset
+        assert not await look
+
+    asyncio.run(scenario())
 
 
 class Started:

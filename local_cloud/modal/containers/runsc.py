@@ -46,7 +46,7 @@ from local_cloud.modal.containers.spec import (
     exit_text,
 )
 
-__all__ = ["RunscRuntime"]
+__all__ = ["RunscRuntime", "forwards"]
 
 SYSTEM_PATHS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 INGRESS_DIRECTORY = "/__in"
@@ -98,6 +98,23 @@ class RunscRuntime:
         except OSError as error:
             raise StartError(f"could not start {self.binary}: {error}") from error
         return RunscContainer(spec, runsc, process, on_output)
+
+
+async def forwards(path: Path) -> bool:
+    """Whether a server listens behind a forwarder's socket: it accepts every connection, and closes it at once when none does."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+    except OSError:
+        return False
+    try:
+        async with asyncio.timeout(REFUSAL_WAIT):
+            return bool(await reader.read(1))
+    except TimeoutError:
+        return True
+    except ConnectionError:  # the container ended before the forwarder took the connection
+        return False
+    finally:
+        writer.close()
 
 
 class RunscContainer:
@@ -177,18 +194,8 @@ class RunscContainer:
         return aiohttp.UnixConnector(str(path), force_close=True, limit=0)
 
     async def listens(self, port: int) -> bool:
-        """The forwarder accepts every connection, and closes it at once when the server does not."""
-        try:
-            reader, writer = await asyncio.open_unix_connection(str(self._socket(port)))
-        except OSError:
-            return False
-        try:
-            async with asyncio.timeout(REFUSAL_WAIT):
-                return bool(await reader.read(1))
-        except TimeoutError:
-            return True
-        finally:
-            writer.close()
+        """See `forwards`."""
+        return await forwards(self._socket(port))
 
     def _send(self, name: str) -> None:
         async def send() -> int:
