@@ -63,6 +63,7 @@ def connect(address: str) -> Cloud:
 def known_failures() -> Iterator[None]:
     """Turn what Modal says into one line that says what to do."""
     import modal.exception as e
+    from grpclib.exceptions import StreamTerminatedError
 
     try:
         yield
@@ -75,7 +76,8 @@ def known_failures() -> Iterator[None]:
         raise ProviderError(
             f"Modal refused the call ({_first_line(error)}): expected a token with access to this environment"
         ) from None
-    except e.ConnectionError as error:
+    # a connection that is lost in the middle of a listing or a download gets past the client's own errors (modal 1.6.4)
+    except (e.ConnectionError, StreamTerminatedError, ConnectionError) as error:
         raise ProviderError(
             f"Modal cannot be reached ({_first_line(error)}): expected it to answer: run the same command again"
         ) from None
