@@ -351,6 +351,30 @@ def test_a_container_that_leaves_while_it_is_drained_makes_room_for_the_next(mon
     asyncio.run(scenario())
 
 
+def test_an_output_that_comes_just_when_a_poll_gives_up_is_not_lost() -> None:
+    async def scenario() -> None:
+        async with cloud("process") as c:
+            await c.deploy(work_app("jobs"), "jobs")
+            wait = c.state.signals.wait
+
+            async def gives_up_as_it_comes(name: str, timeout_s: float) -> bool:
+                if not name.startswith("call:"):
+                    return await wait(name, timeout_s)
+                await wait(name, 4)
+                return False
+
+            c.state.signals.wait = gives_up_as_it_comes  # type: ignore[method-assign]
+            spawned = await modal.Function.from_name("jobs", "work", client=c.client).spawn.aio("id")
+            while True:
+                try:
+                    assert (await spawned.get.aio(timeout=0.1)).startswith("ta-")
+                    return
+                except TimeoutError:
+                    continue
+
+    asyncio.run(scenario())
+
+
 def test_waiting_inputs_get_containers_of_their_own() -> None:
     async def scenario() -> None:
         async with cloud("process") as c:

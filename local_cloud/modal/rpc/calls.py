@@ -79,9 +79,12 @@ class CallRpc(Rpc):
         first = request.start_idx if request.HasField("start_idx") else None
         last = request.end_idx if request.HasField("end_idx") else None
         deadline = time.monotonic() + min(request.timeout, _LONGEST_POLL_S)
+        # looked at once more after the last wait: the client takes no output and nothing unfinished for a result that expired
         while not (found := self.state.calls.outputs(call.call_id, cursor, first, last, request.max_values)):
-            if not await self.state.signals.wait(f"call:{call.call_id}", deadline - time.monotonic()):
+            left = deadline - time.monotonic()
+            if left <= 0:
                 break
+            await self.state.signals.wait(f"call:{call.call_id}", left)
         return api_pb2.FunctionGetOutputsResponse(
             idxs=[item.idx for _, item in found],
             outputs=[item for _, item in found],
