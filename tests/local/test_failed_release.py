@@ -17,7 +17,7 @@ from tests.stack import CACHE, LocalCloud, Stack
 from tests.traffic import Traffic
 from tools.models import carried
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.timeout(900)]
 
 REQUESTS = 1000
 """At least so many in all, none of which may fail."""
