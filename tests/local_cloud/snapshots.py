@@ -92,7 +92,7 @@ async def asleep(c: Cloud) -> None:
     """Returns when no container is left."""
     for task in c.ledger.open_tasks():
         c.fleet.stop_task(task.task_id, graceful=True)
-    await c.eventually(lambda: not c.ledger.open_tasks())
+    await c.eventually(lambda: not c.ledger.open_tasks(), 60)
 
 
 def errors(c: Cloud, app: str = "web") -> list[str]:

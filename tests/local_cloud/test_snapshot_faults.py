@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 import subprocess
@@ -53,8 +52,6 @@ def test_a_damaged_or_missing_snapshot_is_not_restored() -> None:
             with (await takes_a_new_one(c) / "image" / "pages.img").open("r+b") as pages:
                 pages.write(b"\0" * 64)
             await falls_back(c, damaged)
-            os.truncate(await takes_a_new_one(c) / "image" / "checkpoint.img", 4096)
-            await falls_back(c, damaged)
             shutil.rmtree(await takes_a_new_one(c))
             await falls_back(c, damaged)
 
@@ -63,11 +60,10 @@ def test_a_damaged_or_missing_snapshot_is_not_restored() -> None:
 
 def test_a_checkpoint_that_fails_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        async with cloud("runsc", runsc=faulty_runsc(tmp_path, "checkpoint", "echo no such luck >&2; exit 1")) as c:
+        half_way = '"$RUNSC" "$@" & sleep 0.1; kill -9 $!; wait $!; exit $?'
+        async with cloud("runsc", runsc=faulty_runsc(tmp_path, "checkpoint", half_way)) as c:
             await c.deploy(snapshot_app("web"), "web")
-            await falls_back(c, "failed to create snapshot: no such luck")
-            faulty_runsc(tmp_path, "checkpoint", '"$RUNSC" "$@" & sleep 0.1; kill -9 $!; wait $!; exit $?')
-            await falls_back(c, "failed to create snapshot: Killed")
+            await falls_back(c, "failed to create snapshot: .*(Killed|137)")
             faulty_runsc(tmp_path, "checkpoint", "exit 0")
             await falls_back(c, "failed to create snapshot: runsc checkpoint wrote no memory")
             with monkeypatch.context() as patch:
@@ -131,12 +127,14 @@ def test_an_error_of_the_app_before_its_snapshot_is_the_apps() -> None:
 
 def test_an_app_that_stops_while_its_snapshot_is_taken_leaves_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with cloud("runsc", runsc=faulty_runsc(tmp_path, "checkpoint", "sleep 3")) as c:
+        late = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done"
+        async with cloud("runsc", runsc=faulty_runsc(tmp_path, "checkpoint", late)) as c:
             await c.deploy(snapshot_app("web"), "web")
             assert (await get(c.url("web"))).status_code == 503
             await c.eventually(lambda: "Creating memory snapshot" in c.system_lines("web"), 60)
             await c.command("app", "stop", "--yes", "web")
-            await c.eventually(lambda: not c.ledger.open_tasks())
+            (tmp_path / "go").touch()
+            await c.eventually(lambda: not c.ledger.open_tasks(), 60)
             assert errors(c) == []
             assert RESTORED not in c.system_lines("web")
             assert list(c.snapshots.iterdir()) == []

@@ -97,9 +97,8 @@ def test_a_rotated_secret_reaches_a_restored_runner_but_its_child_only_with_the_
             await c.deploy(before, "web")
             (old,) = c.snapshots.iterdir()  # nothing of the App has changed
             await asleep(c)
-            restored = await who(c)
-            assert restored["seed"] == "old"
-            assert f"enter 2 {restored['task']} new" in "".join(line for _, line in c.log("web"))
+            assert (await who(c))["seed"] == "old"
+            assert f"enter 2 {c.ledger.open_tasks()[0].task_id} new" in "".join(line for _, line in c.log("web"))
             await c.deploy(snapshot_app("web", hello="rotated", secrets=[secret]), "web")
             assert not old.exists()
             await c.eventually(lambda: c.system_lines("web").count(CREATED) == 2, 60)

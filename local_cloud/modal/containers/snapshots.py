@@ -82,8 +82,8 @@ class Snapshots:
         return True
 
     def abandon(self, snapshot: Snapshot) -> None:
-        """Removes one that nobody writes any more, unless it was finished."""
-        if self._begun.get(snapshot.function_id) is snapshot:
+        """Removes one that nobody writes any more, unless it was finished: also what was written after it was dropped."""
+        if self._finished.get(snapshot.function_id, (None, {}))[0] is not snapshot:
             self.drop(snapshot)
 
     def drop(self, snapshot: Snapshot) -> None:
