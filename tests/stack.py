@@ -132,7 +132,7 @@ class Stack:
         return {
             step["urn"].rsplit("::", 1)[1]: step["op"]
             for step in plan["steps"]
-            if "pulumi-python:dynamic" in step["urn"] and step["op"] != "same"
+            if "pulumi-python:dynamic" in step["urn"] and step["op"] not in ("same", "refresh")
         }
 
     def up(self, *args: str) -> str:

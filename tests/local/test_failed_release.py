@@ -144,8 +144,9 @@ def test_failure_after_the_switch_puts_the_release_before_back(
     assert line.endswith("the release before serves again")
     assert serving.output("release") == good
     set_model(serving, GOOD)
+    assert serving.preview("--refresh") == {"model": "replace", "release-check": "replace"}
+    serving.up()
     serving.pulumi("preview", "--refresh", "--expect-no-changes")
-    traffic.until(REQUESTS)
     assert (traffic.seen - before).keys() == {"200"}
 
 
