@@ -1,0 +1,58 @@
+"""A local cloud and a stack of a bench's own, in a temporary directory: the parts are those that the tests use."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.stack import LocalCloud, Stack
+from tools.cached_builds import ensure_build
+
+__all__ = ["APP", "bump", "line", "throwaway"]
+
+APP = "llama-bench"
+
+
+@contextmanager
+def throwaway(tag: str) -> Iterator[tuple[LocalCloud, Stack]]:
+    """A stack that serves `tag`, on a cloud that knows the build of that tag and no other; both are gone afterwards."""
+    build = ensure_build(tag, _say)
+    with tempfile.TemporaryDirectory(prefix="llama-bench-") as directory:
+        here = Path(directory)
+        shutil.copytree(build, here / "builds" / build.name)
+        (here / "project").mkdir()
+        cloud = LocalCloud(here / "cloud", seeds={"llama-builds": here / "builds"})
+        cloud.up()
+        try:
+            stack = Stack(cloud.env(), here / "project")
+            stack.init(appName=APP, llamaCppTag=tag)
+            try:
+                stack.up()
+                yield cloud, stack
+            finally:
+                stack.destroy()
+        finally:
+            cloud.down()
+
+
+def bump(stack: Stack, tag: str) -> float:
+    """Set `llamaCppTag` and run `pulumi up`; seconds of the latter."""
+    stack.configure(llamaCppTag=tag)
+    start = time.perf_counter()
+    stack.up()
+    return time.perf_counter() - start
+
+
+def line(name: str, text: str) -> None:
+    """One figure."""
+    sys.stdout.write(f"{name:<58} {text}\n")
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
