@@ -21,7 +21,7 @@ import pytest
 
 from tests.stack import PROJECT, LocalCloud, Stack
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
 
 OWNER, BORROWER = "owner", "borrower"
 """Environments, and the apps in them."""
