@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -82,7 +81,6 @@ def _run(arguments: argparse.Namespace) -> int:
     stack = Stack(arguments.stack)
     config = stack.config()
     environment = config["artifactEnvironment"] or config["modalEnvironment"]
-    os.environ.setdefault("MODAL_LOGLEVEL", "ERROR")
     with _one_line():
         modal = cloud.connect(config["modalAddress"])
         entries = _look(modal, environment, _apps(modal) + _own(stack, config), arguments)
