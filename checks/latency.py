@@ -37,6 +37,7 @@ def cold(session: Session) -> Seen:
         raise CheckSkipped("it was awake already")
     if isinstance(first, CheckFailed):
         raise first
+    session.endpoint.sent.append(f'POST /v1/chat/completions "{CAPITAL}" that wakes it, before any other')
     return _started(session, [first])
 
 

@@ -60,7 +60,7 @@ def _memory(session: Session, event: Event) -> Seen:
     words = f"weights in anonymous memory; {memory['rss_mib']:,.0f} MiB resident"
     if "available_mib" in memory:
         words += f", {memory['available_mib']:,.0f} MiB free on the machine"
-    return Seen(words, {"memory_mib": memory})
+    return Seen(words, {"memory_mib": memory, "model_files_mapped": 0})
 
 
 def _said(event: Event, *fields: str) -> Answer:

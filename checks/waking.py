@@ -13,6 +13,7 @@ from typing import Any
 from checks.endpoint import Endpoint
 from checks.logs import CREATING, RESTORING, Event, Log, LogLine
 from checks.measure import measure
+from checks.prompts import CAPITAL
 from checks.results import CheckFailed
 
 __all__ = ["SKEW_SECONDS", "Signs", "Wake", "Waking"]
@@ -22,8 +23,6 @@ SKEW_SECONDS = 1.0
 
 _IDLE_SECONDS = 180.0  # until a candidate, with the shortest window there is, has ended its last container
 _PAUSE_SECONDS = 0.3
-
-_SENT = "a request to a server at zero"
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Waking:
 
     def _wake(self) -> Wake:
         asked = time.time()
-        done = measure(self._endpoint, self._body, "that wakes it")
+        done = measure(self._endpoint, self._body, f'"{CAPITAL}" that wakes it')
         waited = done.waited_seconds
         return Wake(asked, waited, waited + done.first_token_seconds, waited + done.total_seconds)
 

@@ -6,12 +6,12 @@ import argparse
 import signal
 import sys
 
-from ops import check, patches, prune, upgrade
+from ops import check, patches, prune, report, upgrade
 from ops.errors import OperatorError
 
 __all__ = ["main"]
 
-COMMANDS = (check, patches, prune, upgrade)
+COMMANDS = (check, patches, prune, report, upgrade)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,6 +20,9 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llam
 PROGRAM = ("__main__.py", "components.py", "settings.py", "Pulumi.yaml", "providers", "modal_app", "checks", "patches")
 """What `pulumi up` needs of the repository."""
 
+OPERATORS = ("ops", "report")
+"""What `python -m ops` needs besides."""
+
 
 @dataclass
 class LocalCloud:
@@ -75,7 +78,7 @@ class Stack:
         self.directory = directory
         self.name = name
         self.api_key = secrets.token_hex(24)
-        for name in PROGRAM:
+        for name in (*PROGRAM, *OPERATORS):
             source = PROJECT / name
             if (directory / name).exists():  # a copy of another stack's directory
                 continue

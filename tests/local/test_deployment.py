@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 import anthropic
@@ -13,6 +16,7 @@ import httpx
 import openai
 import pytest
 
+import checks
 from modal_app.release import release_alias
 from tests.stack import LocalCloud, Stack
 
@@ -188,6 +192,33 @@ def test_modal_commands_show_this_deployment(
     app = up.pulumi("config", "get", "appName").stdout.strip()
     printed = local_cloud.modal(*(part.format(app=app) for part in command)).stdout
     assert shows.format(app=app) in printed
+
+
+def test_the_release_is_drawn_from_its_proof(up: Stack) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", "report", "--stack", up.name, "--out", "release.html"],
+        cwd=up.directory,
+        env=up.env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "release.html\n"), done.stderr
+    page = (up.directory / "release.html").read_text()
+    assert release_alias(up.output("release")) in page
+    assert all(escape(name) in page for name in checks.NAMES)
+    assert up.api_key not in page
+
+
+def test_figures_of_the_check_are_outputs_of_its_resource(up: Stack) -> None:
+    state = json.loads(up.pulumi("stack", "export").stdout)
+    (check,) = (r for r in state["deployment"]["resources"] if r["urn"].endswith("::release-check"))
+    figures = check["outputs"]
+    assert figures["checksPassed"] + figures["checksSkipped"] == len(checks.NAMES)
+    assert figures["restored"] is (figures["checksSkipped"] == 0)
+    assert 0 < figures["firstTokenWarm"] < figures["firstTokenAfterIdle"]
+    assert 0 < figures["firstTokenCold"] < figures["seconds"]
+    assert figures["residentMiB"] > 1
 
 
 def test_volume_get_brings_the_manifest(up: Stack, local_cloud: LocalCloud, tmp_path: Path) -> None:
