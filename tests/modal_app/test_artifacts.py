@@ -196,3 +196,13 @@ def test_the_manifest_is_json_with_its_schema(tmp_path: Path) -> None:
     make(tmp_path, "k")
     manifest = json.loads((tmp_path / "k/manifest.json").read_text())
     assert (manifest["schema"], manifest["key"], manifest["seconds"]) == (1, "k", 1.0)
+
+
+def test_a_directory_is_weighed_by_its_manifest(tmp_path: Path) -> None:
+    make(tmp_path, "k")
+    files = json.loads((tmp_path / "k/manifest.json").read_text())["files"]
+    expected = sum((tmp_path / "k" / name).stat().st_size for name in files)
+    assert artifacts.weighed(tmp_path / "k") == {"key": "k", "whole": True, "bytes": expected}
+    (tmp_path / "k" / next(iter(files))).unlink()
+    assert artifacts.weighed(tmp_path / "k") == {"key": "k", "whole": False, "bytes": 0}
+    assert artifacts.weighed(tmp_path / "none") == {"key": "none", "whole": False, "bytes": 0}

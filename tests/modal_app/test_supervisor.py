@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
     server = Supervisor(served.release, {**served.environment, "LLAMA_ARG_LOAD_MODE": "mmap", "LLAMA_ARG_PORT": "1"})
     try:
         server.start()
-        ready = events(capfd.readouterr().out)["ready"]
+        said = events(capfd.readouterr().out)
+        ready = said["ready"]
+        assert said["starting"]["artifacts"]["build"]["key"] == served.release.build_key
+        assert said["starting"]["artifacts"]["build"]["whole"] is True
         assert ready["release"] == served.release.key
         assert ready["warmed"] == ["text", "thinking", "tool", "image"]
         assert ready["maps"] == {"model_files_mapped": 0}
@@ -79,7 +83,12 @@ def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
         props = httpx.get(f"{server.url}/props", headers={"Authorization": f"Bearer {KEY}"}).json()
         assert props["build_info"] == served.release.build_key
         server.resume()
-        assert events(capfd.readouterr().out)["resumed"]["restarted"] is False
+        resumed = events(capfd.readouterr().out)["resumed"]
+        assert resumed["restarted"] is False
+        same = ("pid", "nonce", "started", "maps")
+        assert [resumed[field] for field in same] == [ready[field] for field in same]
+        assert 0 < time.time() - resumed["started"] < 300
+        assert resumed["memory"]["rss_mib"] > 1
     finally:
         server.stop()
     out = capfd.readouterr().out
@@ -100,7 +109,12 @@ def test_a_restored_server_that_does_not_answer_is_replaced(served: Served, capf
         server.process.wait()
         server.resume()  # and this process is still here: the crash monitor was not armed yet
         assert server.process.pid != first
-        assert events(capfd.readouterr().out)["resumed"]["restarted"] is True
+        out = capfd.readouterr().out
+        readies = [event for event in map(lines.parse_event, out.splitlines()) if event and event["event"] == "ready"]
+        resumed = events(out)["resumed"]
+        assert resumed["restarted"] is True
+        assert len(readies) == 2
+        assert resumed["nonce"] == readies[1]["nonce"] != readies[0]["nonce"]
         assert httpx.get(f"{server.url}/health").status_code == 200
     finally:
         server.stop()
