@@ -12,8 +12,9 @@ from modal_app.lines import parse_event
 
 __all__ = ["CREATING", "NO_SNAPSHOT", "RESTORING", "Event", "Log", "LogLine"]
 
-CREATING, RESTORING = "Creating memory snapshot for Function", "Restoring Function from memory snapshot"
-"""Modal's log, when it takes a snapshot and whenever a container comes out of one (modal.com/docs/guide/memory-snapshots)."""
+CREATING, RESTORING = "memory snapshot for Function", "Restoring Function from memory snapshot"
+"""Modal's log, when it takes a snapshot (`Creating [GPU] memory snapshot for Function.`) and whenever a container comes out of
+one (modal.com/docs/guide/memory-snapshots)."""
 
 NO_SNAPSHOT = "no snapshot on this machine"
 """What the platform's log says where it cannot take any; a reason may follow."""

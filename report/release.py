@@ -79,7 +79,7 @@ def _head(proof: Record, alias: str, by_name: Mapping[str, Record]) -> str:
         "GPU": release.get("gpu") or "none",
         "snapshot": release.get("snapshot") or "none",
         "release": proof["release"],
-        "proven": f"{proof['proven']}, in {proof['seconds']:.0f} s",
+        "proven": f"{str(proof['proven']).replace('+00:00', 'Z')} in {proof['seconds']:.0f} s",
     }
     rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
     tiles = "".join(
