@@ -115,6 +115,8 @@ def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
     progress = Progress(candidate.app_name)
     if why:
         progress.milestone(f"{why}: proving the release again")
+    # one that a killed `up` left may still be awake: its log began before this run, and it has no start to time
+    modal.stop_app(candidate.app_name, candidate.environment)
     rollout = Rollout(modal, candidate, progress)
     start = time.monotonic()
     results = []
