@@ -126,5 +126,6 @@ def wait_for_release(endpoint: str, key: str, alias: str, timeout: float, report
                     f"{endpoint} does not serve {alias} after {timeout:.0f} s: {seen}: look at the app's logs for why its new "
                     "containers do not serve"
                 )
-            report(f"waiting for {alias}: {seen}")  # while the one before answers, only its containers' log tells of a failure
+            # while the one before answers, only its containers' log tells of a failure
+            report(f"waiting for {alias}: {seen}")
             time.sleep(1)
