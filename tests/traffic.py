@@ -19,7 +19,7 @@ PAUSE_SECONDS = 0.02
 class Traffic:
     """Two clients that ask one short question after the other, without a retry, for as long as the block runs.
 
-    `seen` counts the answers by status, and what was no answer by its error.
+    `seen` counts the answers: by status, others than 200 with their text, and what was no answer by its error.
     """
 
     def __init__(self, endpoint: str, key: str) -> None:
@@ -76,4 +76,4 @@ class Traffic:
             answer = self._http.post("/v1/chat/completions", json=body)
         except httpx.HTTPError as error:
             return type(error).__name__
-        return str(answer.status_code)
+        return "200" if answer.status_code == httpx.codes.OK else f"{answer.status_code} {answer.text.strip()[:120]}"

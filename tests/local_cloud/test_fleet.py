@@ -200,6 +200,27 @@ def test_a_redeploy_that_cannot_start_leaves_the_old_container_serving() -> None
     asyncio.run(scenario())
 
 
+def test_container_on_its_way_out_never_costs_the_one_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two containers fill a small machine: the new one waits for the one that leaves, not for the one that serves."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    async def scenario() -> None:
+        async with cloud("process") as c:
+            await c.deploy(echo_app("web", hello="old"), "web")
+            await wake(c.url("web"))
+            await c.deploy(echo_app("web", hello="never", fail="slow"), "web")
+            await c.eventually(lambda: len(c.ledger.open_tasks()) == 2)
+            await c.deploy(echo_app("web", hello="new"), "web")
+            seen = []
+            async with asyncio.timeout(30):
+                while "new" not in seen:
+                    answer = await get(c.url("web") + "/who")
+                    seen.append(answer.json()["seed"] if answer.status_code == 200 else str(answer.status_code))
+            assert set(seen) <= {"old", "new"}
+
+    asyncio.run(scenario())
+
+
 @runtime
 def test_draining_lets_a_stream_finish_and_takes_no_new_request(runtime: str) -> None:
     async def scenario() -> None:

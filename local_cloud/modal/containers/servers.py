@@ -177,7 +177,8 @@ class ServerPool(Pool[ServerWorker]):
             if worker.stage is Stage.STARTING or any(w.stage is Stage.READY for w in current):
                 worker.end("a newer deployment replaces it", grace=_grace(worker))
         serving = [w for w in leaving if w.is_live]
-        if serving and len(old) == len(self.workers) >= self._limit(definition):
+        # one that is on its way out makes room by itself
+        if serving and len(serving) == len(self.workers) >= self._limit(definition):
             self._wanted_by_request = True  # the old one is gone before the new one starts, and somebody counted on it
             serving[0].end(
                 "a newer deployment replaces it, and max_containers leaves no room for both", grace=_grace(serving[0])
