@@ -8,7 +8,7 @@ from modal_app.errors import Failure
 
 try:
     configuration = settings.read_stack()
-    publish(LlamaDeployment(configuration.app_name, configuration))
+    publish(LlamaDeployment("llama", configuration))
 except settings.Problems as problems:
     raise pulumi.RunError("\n".join(["the configuration of this stack cannot be used:", *problems.lines])) from None
 except Failure as failure:

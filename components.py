@@ -31,10 +31,11 @@ class LlamaDeployment(pulumi.ComponentResource):
     """One served model: everything between a GGUF on the Hub and an OpenAI-compatible URL."""
 
     def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("llama:index:Deployment", name, None, opts)
+        # before schema 1 it had the app's name, and a renamed app looked like another deployment
+        renamed = pulumi.ResourceOptions(aliases=[pulumi.Alias(name=settings.app_name)])
+        super().__init__("llama:index:Deployment", name, None, pulumi.ResourceOptions.merge(renamed, opts))
         self.settings = settings
         here = pulumi.ResourceOptions(parent=self)
-        guarded = pulumi.ResourceOptions(parent=self, protect=settings.protect)
         config = pulumi.Config()
         key = config.require_secret("apiKey")
 
@@ -54,10 +55,9 @@ class LlamaDeployment(pulumi.ComponentResource):
             "address": settings.modal_address,
             "environment": settings.artifacts_in,
             "hubSecret": hub_secret.secret_name if hub_secret else None,
+            "adopt": settings.adopt,
         }
-        after_token = pulumi.ResourceOptions.merge(
-            guarded, pulumi.ResourceOptions(depends_on=[hub_secret] if hub_secret else None)
-        )
+        after_token = pulumi.ResourceOptions(parent=self, depends_on=[hub_secret] if hub_secret else None)
         self.build_spec = settings.build_spec(patches.refs(PATCHES))
         self.build = LlamaServerBuild(
             "llama-server",
@@ -71,7 +71,6 @@ class LlamaDeployment(pulumi.ComponentResource):
                 "volume": "llama-models",
                 **settings.model.props(),
                 "key": settings.model.key,
-                "driftCheck": settings.drift_check,
             },
             after_token,
         )
@@ -99,9 +98,11 @@ class LlamaDeployment(pulumi.ComponentResource):
             address=settings.modal_address,
             deployment=self._props(deployment),
             release=self.release_key,
+            api_key_secret=self.api_key.secretId,
             api_key=key,
             adopt=settings.adopt,
-            opts=pulumi.ResourceOptions.merge(guarded, pulumi.ResourceOptions(depends_on=[self.check])),
+            # the app alone: what else clients depend on is kept when it is destroyed, and a build must be replaceable
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.check], protect=settings.protect),
         )
         self.register_outputs({})
 

@@ -34,12 +34,15 @@ __all__ = [
     "Needed",
     "alone",
     "complete",
+    "discard",
     "fault",
+    "faults",
     "mangled",
     "publish",
     "sha256",
     "staging",
     "sweep",
+    "take_over",
     "weighed",
 ]
 
@@ -63,32 +66,39 @@ NOTHING: Needed = {}
 
 
 def fault(manifest: str | bytes | None, key: str, sizes: Mapping[str, int], needed: Needed) -> str:
-    """Why the directory `key` does not count, judged by its manifest's text and its files' sizes; empty when it does.
+    """The first of `faults`, for a line of text; empty when the directory counts."""
+    return next(faults(manifest, key, sizes, needed), "")
 
-    A phrase for a line of text. Names, sizes and the manifest's own digests are compared: no contents are read.
+
+def faults(manifest: str | bytes | None, key: str, sizes: Mapping[str, int], needed: Needed) -> Iterator[str]:
+    """Why the directory `key` does not count, judged by its manifest's text and its files' sizes, a phrase each.
+
+    Names, sizes and the manifest's own digests are compared: no contents are read.
     """
     if manifest is None:
-        return f"it has no {MANIFEST}"
+        yield f"it has no {MANIFEST}"
+        return
     try:
         read = json.loads(manifest)
         own = (read["schema"], read["key"]) == (SCHEMA, key)
         files = {name: (int(file["size"]), str(file["sha256"])) for name, file in read["files"].items()}
         float(read.get("seconds", 0))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"its {MANIFEST} is not as it was written"
+        yield f"its {MANIFEST} is not as it was written"
+        return
     if not own:
-        return f"its {MANIFEST} is for something else"
+        yield f"its {MANIFEST} is for something else"
+        return
     for name, (size, _) in files.items():
         if name not in sizes:
-            return f"{name} is missing"
-        if sizes[name] != size:
-            return f"{name} has {sizes[name]:,} bytes, expected {size:,}"
+            yield f"{name} is missing"
+        elif sizes[name] != size:
+            yield f"{name} has {sizes[name]:,} bytes, expected {size:,}"
     for name, digest in needed.items():
         if name not in files:
-            return f"its {MANIFEST} does not list {name}"
-        if digest not in (None, files[name][1]):
-            return f"{name} has sha256 {files[name][1][:12]}..., expected {str(digest)[:12]}..."
-    return ""
+            yield f"its {MANIFEST} does not list {name}"
+        elif digest not in (None, files[name][1]):
+            yield f"{name} has sha256 {files[name][1][:12]}..., expected {str(digest)[:12]}..."
 
 
 def complete(directory: Path, needed: Needed = NOTHING) -> dict[str, Any] | None:
@@ -114,6 +124,21 @@ def mangled(directory: Path) -> list[str]:
         for name, file in json.loads(manifest or "")["files"].items()
         if (digest := sha256(directory / name)) != file["sha256"]
     ]
+
+
+def discard(directory: Path, expected: Mapping[str, str]) -> list[str]:
+    """Make a directory count as incomplete unless every byte of it is as `expected` (file to sha256); returns what is wrong.
+
+    Its files stay until it is made anew: a server may have them open.
+    """
+    problems = mangled(directory)
+    if not problems:
+        files = json.loads((directory / MANIFEST).read_bytes())["files"]
+        if {name: file["sha256"] for name, file in files.items()} != expected:
+            problems = [f"its {MANIFEST} lists other files or hashes than expected"]
+    if problems:
+        (directory / MANIFEST).unlink(missing_ok=True)
+    return problems
 
 
 def _look(directory: Path) -> tuple[bytes | None, dict[str, int]]:
@@ -204,20 +229,14 @@ def publish(directory: Path, root: Path, key: str, needed: Needed = NOTHING, **f
 
     Another maker's complete result is left as it is and returned; what else is in the way is set aside and removed.
     """
-    files = {
-        str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": sha256(path)}
+    digests = {
+        path: sha256(path)
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.relative_to(directory).parts[0] not in HIDDEN
     }
-    built = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = {"schema": SCHEMA, "key": key, "files": files, "built": built, **fields}
     for name in HIDDEN[:2]:
         _remove(directory / name)
-    # flushed before the rename: a manifest must never be there without the files it lists
-    with (directory / MANIFEST).open("w") as file:
-        json.dump(manifest, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
+    manifest = _write_manifest(directory, key, digests, fields)
     place, aside = root / key, directory.with_name(f"{directory.name}-replaced")
     for _ in range(3):
         try:
@@ -232,6 +251,30 @@ def publish(directory: Path, root: Path, key: str, needed: Needed = NOTHING, **f
             _remove(aside)
             return manifest
     raise Failure(f"{place} is in the way and comes back: expected nobody else to write there: stop the other writer")
+
+
+def take_over(directory: Path, digests: Mapping[Path, str], **fields: Any) -> dict[str, Any]:
+    """Make a directory an artifact where it lies, with the files of `digests` (path to sha256, proven by the caller)."""
+    return _write_manifest(directory, directory.name, digests, fields)
+
+
+def _write_manifest(
+    directory: Path, key: str, digests: Mapping[Path, str], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    files = {
+        str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": digest}
+        for path, digest in digests.items()
+    }
+    built = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = {"schema": SCHEMA, "key": key, "files": files, "built": built, **fields}
+    staged = directory / f".{MANIFEST}"
+    # flushed before the rename: a manifest must never be there without the files it lists
+    with staged.open("w") as file:
+        json.dump(manifest, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(directory / MANIFEST)
+    return manifest
 
 
 def _remove(path: Path) -> None:

@@ -22,7 +22,15 @@ from modal_app.described import JobsDeployment
 from modal_app.lines import say
 from modal_app.release import BUILDS_MOUNT, MODELS_MOUNT, BuildSpec, ModelSpec
 
-__all__ = ["app", "build_llama_server", "build_llama_server_cpu", "download_model", "verify_build", "verify_model"]
+__all__ = [
+    "adopt_model",
+    "app",
+    "build_llama_server",
+    "build_llama_server_cpu",
+    "download_model",
+    "verify_build",
+    "verify_model",
+]
 
 HOUR = 3600
 
@@ -100,21 +108,42 @@ def download_model(spec_json: str) -> str:
 
 
 @app.function(image=_image(images.downloads()), volumes={MODELS_MOUNT: _models}, cpu=2, timeout=HOUR, max_containers=1)
-def verify_model(spec_json: str) -> str:
-    """Read every byte of a fetched `ModelSpec`: `{"key": ..., "problems": [one line per file]}`."""
+def adopt_model(spec_json: str) -> str:
+    """Prove files that somebody else brought to the Volume, byte by byte, and write their manifest. Returns the manifest.
+
+    `HF_TOKEN` comes as for `download_model`.
+    """
+    from modal_app import model  # its libraries are in this image alone
+
+    _models.reload()
+    manifest = model.adopt(ModelSpec.model_validate_json(spec_json), paths.volume(MODELS_MOUNT), say)
+    _models.commit()
+    return json.dumps(manifest)
+
+
+@app.function(image=_image(images.downloads()), volumes={MODELS_MOUNT: _models}, cpu=2, timeout=HOUR, max_containers=1)
+def verify_model(spec_json: str, expected_json: str = "") -> str:
+    """Read every byte of a fetched `ModelSpec`: `{"key": ..., "problems": [one line per file]}`.
+
+    With `expected_json` (file to sha256), a directory that is not so counts as incomplete from then on.
+    """
     _models.reload()  # a container that is still warm does not see later commits
-    return _verified(paths.volume(MODELS_MOUNT) / ModelSpec.model_validate_json(spec_json).key)
+    return _verified(paths.volume(MODELS_MOUNT) / ModelSpec.model_validate_json(spec_json).key, expected_json, _models)
 
 
 @app.function(image=_image(images.downloads()), volumes={BUILDS_MOUNT: _builds}, cpu=2, timeout=HOUR, max_containers=1)
-def verify_build(spec_json: str) -> str:
-    """Read every byte of a `BuildSpec`'s directory: `{"key": ..., "problems": [one line per file]}`."""
+def verify_build(spec_json: str, expected_json: str = "") -> str:
+    """The same for a `BuildSpec`'s directory."""
     _builds.reload()
-    return _verified(paths.volume(BUILDS_MOUNT) / BuildSpec.model_validate_json(spec_json).key)
+    return _verified(paths.volume(BUILDS_MOUNT) / BuildSpec.model_validate_json(spec_json).key, expected_json, _builds)
 
 
-def _verified(directory: Path) -> str:
-    problems = artifacts.mangled(directory)
+def _verified(directory: Path, expected_json: str, volume: modal.Volume) -> str:
+    if expected_json:
+        problems = artifacts.discard(directory, json.loads(expected_json))
+        volume.commit()
+    else:
+        problems = artifacts.mangled(directory)
     for problem in problems:
         say(problem)
     return json.dumps({"key": directory.name, "problems": problems})

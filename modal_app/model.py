@@ -25,7 +25,7 @@ from modal_app.release import ModelSpec
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["RETRY_SECONDS", "fetch", "needed"]
+__all__ = ["RETRY_SECONDS", "adopt", "fetch", "needed"]
 
 RETRY_SECONDS = (30.0, 60.0, 90.0)
 """Pauses between tries. An hour of download sees a transient failure or two."""
@@ -80,6 +80,35 @@ def fetch(
             f"{spec.repo} could not be fetched in {len(pauses) + 1} tries ({error}): expected the Hub to answer and every file "
             "to have its sha256: run the command again; finished files are kept"
         ) from None
+
+
+def adopt(spec: ModelSpec, models_root: Path, report: Report) -> dict[str, Any]:
+    """Take over `<models_root>/<key>/` as somebody else filled it, and return its manifest. Nothing in it is changed.
+
+    Raises Failure when a file is missing or not the one that the Hub has at the commit.
+    """
+    start = time.monotonic()
+    directory = Path(models_root) / spec.key
+    digests = {}
+    try:
+        with _known_failures(spec):
+            expected = _expected(_api(), spec)
+    except _unreachable() as error:
+        raise Failure(
+            f"the Hub cannot be reached ({_first_line(error)}): expected its sha256 of every file: try again later"
+        ) from None
+    for name, file in expected.items():
+        path = directory / name
+        report(f"{name}: checking sha256")
+        digest = artifacts.sha256(path) if path.is_file() else "none: it is missing"
+        if digest != file.sha256:
+            raise Failure(
+                f"{spec.key}/{name} has sha256 {digest}, expected {file.sha256}: nothing was changed: put the right file there, "
+                "or remove the directory"
+            )
+        digests[path] = digest
+    seconds = round(time.monotonic() - start, 1)
+    return artifacts.take_over(directory, digests, spec=spec.props(), seconds=seconds)
 
 
 def needed(spec: ModelSpec) -> artifacts.Needed:
@@ -147,7 +176,6 @@ def _expected(api: HfApi, spec: ModelSpec) -> dict[str, _Expected]:
 
 def _try(api: HfApi, spec: ModelSpec, staged: Path, report: Report) -> None:
     """Fetch what is not there yet, then look at every byte. Raises _TransientError for what another try may mend."""
-    from httpx2 import TransportError  # huggingface_hub's own HTTP client
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, XetDownloadError
 
     for partial in staged.glob(".cache/huggingface/download/**/*.incomplete"):
@@ -162,7 +190,7 @@ def _try(api: HfApi, spec: ModelSpec, staged: Path, report: Report) -> None:
         if error.response.status_code < 500 and error.response.status_code != 429:
             raise
         raise _TransientError(_first_line(error)) from None
-    except (TransportError, FileMetadataError, LocalEntryNotFoundError, XetDownloadError) as error:
+    except (_unreachable(), FileMetadataError, LocalEntryNotFoundError, XetDownloadError) as error:
         raise _TransientError(_first_line(error)) from None
     except OSError as error:  # a size that differs from the announced one
         if error.errno == errno.ENOSPC:
@@ -174,6 +202,12 @@ def _try(api: HfApi, spec: ModelSpec, staged: Path, report: Report) -> None:
     for path in expected:
         if path.endswith(".gguf"):
             _check_header(staged / path, path)
+
+
+def _unreachable() -> type[Exception]:
+    from httpx2 import TransportError  # huggingface_hub's own HTTP client
+
+    return TransportError
 
 
 def _wrong(path: Path, name: str, expected: _Expected, report: Report) -> str | None:

@@ -8,13 +8,14 @@ Never        serves a release without its proof; leaves a broken release serving
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from providers import cloud, reasons
+from providers import cloud, reasons, serving
 from providers.base import Inputs, Provider, has_unknown, same
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
@@ -26,10 +27,23 @@ DEPLOY_DEADLINE_SECONDS = 900
 
 
 class SnapshotAppProvider(Provider):
-    """Inputs: address, deployment (a `Deployment`), release (its key), apiKey, adopt."""
+    """Inputs: address, appName, environment, routingRegion, deployment (a `Deployment`), release (its key), apiKeySecret (the
+    id of the secret, to which a deploy binds the app), apiKey, adopt.
+    """
 
     label = "app"
-    compared = ("appName", "environment", "routingRegion", "deployment", "release")
+    kept = (
+        "address",
+        "appName",
+        "environment",
+        "routingRegion",
+        "deployment",
+        "release",
+        "apiKeySecret",
+        "apiKey",
+        "adopt",
+    )
+    compared = ("appName", "environment", "routingRegion", "deployment", "release", "apiKeySecret")
     identity = ("appName", "environment", "routingRegion")
 
     def problems(self, news: Inputs) -> Iterator[tuple[str, str]]:
@@ -50,7 +64,7 @@ class SnapshotAppProvider(Provider):
         if why := "; ".join(reasons.of_release(was["release"], now["release"])):
             snapshot = "" if now["release"]["snapshot"] == "none" else " and take a new snapshot"
             return f"redeploy{snapshot}, at the same URL: {why}"
-        why = "; ".join(reasons.of_scaling(was["scaling"], now["scaling"]))
+        why = "; ".join([*reasons.of_scaling(was["scaling"], now["scaling"]), *reasons.of_secret(olds, news)])
         return why and f"redeploy the same release: {why}"
 
     @one_line
@@ -58,66 +72,85 @@ class SnapshotAppProvider(Provider):
         """Deploy the app; one of the same name that this stack did not make is refused, unless it is to be adopted."""
         modal = cloud.connect(props["address"])
         name, environment = props["appName"], props["environment"]
-        tags = modal.app_tags(name, environment)
-        ours = tags is not None and tags.get("stack") == props["deployment"]["tags"].get("stack")
-        if tags is not None and not ours and not props.get("adopt"):
+        there = modal.app(name, environment)
+        ours = there and there.tags.get(serving.STACK) == props["deployment"]["tags"].get(serving.STACK)
+        if there and not ours and not props.get("adopt"):
             raise ProviderError(
                 f"app {name!r} already exists in environment {environment!r} and was not made by this stack: expected "
                 f"the name to be free: stop it with `modal app stop {name} -e {environment}`, or take it over with "
                 "`pulumi config set adopt true`"
             )
+        if there and not ours:
+            Progress(self.label).milestone(f"taking over {name}, deployed {there.deployed}")
+        props = {**props, serving.INCARNATION: secrets.token_hex(4)}
         rollout = _rollout(modal, props)
         deployed = _deploy(rollout)
         _wait_until_it_answers(rollout, deployed["url"], props)
-        return CreateResult(f"{environment}/{name}", self._outs(props, deployed))
+        return CreateResult(f"{environment}/{name}", self._outs(props, rollout, deployed))
 
     @one_line
     def update(self, id_: str, olds: Inputs, news: Inputs) -> UpdateResult:
         """Deploy again. A new release must answer before this succeeds; if it does not, the old one is put back."""
+        olds = self.current(olds)
         modal = cloud.connect(news["address"])
+        news = {**news, serving.INCARNATION: olds.get(serving.INCARNATION) or secrets.token_hex(4)}
         rollout = _rollout(modal, news)
         deployed = _deploy(rollout)
-        if news["release"] == olds["release"]:
-            return UpdateResult(self._outs(news, deployed))
+        if news["release"] == olds["release"] and not olds["drift"]:
+            return UpdateResult(self._outs(news, rollout, deployed))
         try:
             _wait_until_it_answers(rollout, deployed["url"], news)
         except ProviderError as error:
             _deploy(_rollout(modal, olds))
             raise ProviderError(f"{error}; the release before serves again") from None
-        return UpdateResult(self._outs(news, deployed))
+        return UpdateResult(self._outs(news, rollout, deployed))
 
     @one_line
     def read(self, id_: str, props: Inputs) -> ReadResult:
-        """A stopped app reads as gone; one that serves another release reads as that release."""
+        """A stopped app reads as gone; one that somebody else deployed, or whose scaling was overridden, has drifted."""
+        props = self.current(props)
         modal = cloud.connect(props["address"])
-        tags = modal.app_tags(props["appName"], props["environment"])
-        if tags is None:
-            return ReadResult("", {})
-        serving = tags.get("release", "")
-        if serving == props["release"]:
-            return ReadResult(id_, props)
-        return ReadResult(id_, {**props, "release": serving}, {**props, "release": serving})
+        app = modal.app(props["appName"], props["environment"])
+        if app is None:
+            return self.gone(f"{props['appName']} is not deployed any more in environment {props['environment']}")
+        drift, otherwise = serving.drift(modal, props, app)
+        return self.seen(id_, props, drift, **otherwise)
 
     @one_line
     def delete(self, id_: str, props: Inputs) -> None:
-        """Stop the app. Modal frees its URL for the next app of this name."""
+        """Stop the app, unless it is another one by now. Modal frees its URL for the next app of this name."""
+        props = self.current(props)
         modal = cloud.connect(props["address"])
-        modal.stop_app(props["appName"], props["environment"])
-        Progress(props["appName"]).milestone(f"stopped; {props['url']} no longer answers")
+        name, environment = props["appName"], props["environment"]
+        app = modal.app(name, environment)
+        if app is None:
+            done = f"{name} was stopped already in environment {environment}"
+        elif others := serving.whose(props, app):
+            done = f"left {name} of environment {environment} as it is: {others}"
+        else:
+            modal.stop_app(name, environment)
+            done = f"stopped {name} in environment {environment}; {props['url']} no longer answers"
+        Progress(self.label).milestone(done)
 
-    def _outs(self, props: Inputs, deployed: dict[str, Any]) -> Inputs:
-        return self.outputs(props, address=props["address"], url=deployed["url"].rstrip("/"), appId=deployed["app_id"])
+    def _outs(self, props: Inputs, rollout: Rollout, deployed: dict[str, Any]) -> Inputs:
+        known = serving.recorded(rollout.modal, props)
+        incarnation = {serving.INCARNATION: props[serving.INCARNATION]}
+        return self.outputs(props, url=deployed["url"].rstrip("/"), **incarnation, **known)
 
 
 def _rollout(modal: cloud.Cloud, props: Inputs) -> Rollout:
     from modal_app.release import Deployment
 
     deployment = Deployment.model_validate(props["deployment"])
+    incarnation = {serving.INCARNATION: props[serving.INCARNATION]} if props.get(serving.INCARNATION) else {}
+    deployment = deployment.model_copy(update={"tags": {**deployment.tags, **incarnation}})
     return Rollout(modal, deployment, Progress(deployment.app_name))
 
 
 def _deploy(rollout: Rollout) -> dict[str, Any]:
-    return rollout.modal.deploy("server", rollout.deployment.props(), rollout.progress, DEPLOY_DEADLINE_SECONDS)
+    done = rollout.modal.deploy("server", rollout.deployment.props(), rollout.progress, DEPLOY_DEADLINE_SECONDS)
+    serving.mark(rollout.modal, rollout.deployment)
+    return done
 
 
 def _wait_until_it_answers(rollout: Rollout, url: str, props: Inputs) -> None:
@@ -150,6 +183,7 @@ class SnapshotApp(Resource, module="modal", name="SnapshotApp"):
         address: str,
         deployment: dict[str, Any],
         release: pulumi.Input[str],
+        api_key_secret: pulumi.Input[str],
         api_key: pulumi.Input[str],
         adopt: bool = False,
         opts: pulumi.ResourceOptions | None = None,
@@ -161,9 +195,9 @@ class SnapshotApp(Resource, module="modal", name="SnapshotApp"):
             "routingRegion": deployment["routingRegion"],
             "deployment": deployment,
             "release": release,
+            "apiKeySecret": api_key_secret,
             "apiKey": api_key,
             "adopt": adopt,
-            "url": None,
-            "appId": None,
+            **dict.fromkeys(("url", "appId", "version", "autoscaler", "volumes", "incarnation")),
         }
         super().__init__(SnapshotAppProvider(), name, props, opts)

@@ -2,7 +2,7 @@
 
 Identity     the key: llama.cpp tag + patches + recipe + generation, and the Volume
 Replaced by  any of them
-Updated by   nothing
+Updated by   nothing but drift, which is mended in its place
 Never        compiles what a complete directory with that key already holds; deletes a build: another release may roll back to it
 """
 
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource
+from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
-from modal_app.artifacts import Needed
 from providers import artifacts, reasons
-from providers.base import Inputs, Provider, has_unknown
+from providers.base import Inputs, has_unknown
 from providers.errors import ProviderError, one_line
 
 __all__ = ["LlamaServerBuild", "LlamaServerBuildProvider"]
@@ -31,12 +30,13 @@ DEADLINE_SECONDS = 3 * 3600
 """A CUDA build takes about an hour of CPU; two jobs may wait for each other."""
 
 
-class LlamaServerBuildProvider(Provider):
-    """Inputs: address, environment, volume, hubSecret, and the fields of `BuildSpec` with its key."""
+class LlamaServerBuildProvider(artifacts.ArtifactProvider):
+    """Inputs: those of every artifact (`artifacts.KEPT`), and the fields of `BuildSpec`."""
 
     label = "build"
     compared = ("environment", "volume", "tag", "patches", "recipe", "generation", "key")
     identity = compared
+    kept = (*artifacts.KEPT, "tag", "patches", "recipe", "generation")
 
     def problems(self, news: Inputs) -> Iterator[tuple[str, str]]:
         """The key must be the one that the other inputs make."""
@@ -53,39 +53,46 @@ class LlamaServerBuildProvider(Provider):
     @one_line
     def create(self, props: Inputs) -> CreateResult:
         """Find the build on the Volume, or have it compiled by a job there."""
-        key = props["key"]
-        spec = _spec(props)
-        manifest, found = artifacts.find_or_make(
-            props,
-            key,
-            _needed(),
-            function="build_llama_server_cpu" if spec.recipe.backend == "cpu" else "build_llama_server",
-            args=[json.dumps(spec.props()), json.dumps(_patch_texts(spec))],
-            deadline=DEADLINE_SECONDS,
-        )
-        return CreateResult(key, self.outputs(props, found=found, **artifacts.computed(props, manifest)))
+        manifest, found = artifacts.find_or_make(props, _job(props, with_patches=True))
+        return CreateResult(props["key"], self.outputs(props, found=found, **artifacts.computed(props, manifest)))
 
     @one_line
     def read(self, id_: str, props: Inputs) -> ReadResult:
-        """A build that lost files, or whose Volume is another one now, reads as gone."""
-        return ReadResult(id_, props) if artifacts.is_whole(props, id_, _needed()) else ReadResult("", {})
+        """A build that lost files, or whose Volume is another one now, has drifted."""
+        props = self.current(props)
+        drift, volume_id = artifacts.drift(props, _job(props), self.deep)
+        return self.seen(id_, {**props, "volumeId": volume_id}, drift)
+
+    @one_line
+    def update(self, id_: str, olds: Inputs, news: Inputs) -> UpdateResult:
+        """Mend what drifted."""
+        files = self.current(olds)["files"]
+        manifest = artifacts.mend(news, _job(news, with_patches=True), files)
+        return UpdateResult(self.outputs(news, found=False, **artifacts.computed(news, manifest)))
 
     @one_line
     def delete(self, id_: str, props: Inputs) -> None:
         """Leave the directory where it is: a rollback finds it and does not compile."""
-        artifacts.kept(props, id_)
+        artifacts.kept(self.current(props), self.label)
+
+
+def _job(props: Inputs, with_patches: bool = False) -> artifacts.Job:
+    from modal_app import builder
+
+    spec = _spec(props)
+    return artifacts.Job(
+        function="build_llama_server_cpu" if spec.recipe.backend == "cpu" else "build_llama_server",
+        args=[json.dumps(spec.props()), json.dumps(_patch_texts(spec) if with_patches else {})],
+        needed=builder.NEEDED,
+        verify="verify_build",
+        deadline=DEADLINE_SECONDS,
+    )
 
 
 def _spec(props: Inputs) -> Any:
     from modal_app.release import BuildSpec
 
     return BuildSpec.model_validate({k: props[k] for k in ("tag", "patches", "recipe", "generation")})
-
-
-def _needed() -> Needed:
-    from modal_app import builder
-
-    return builder.NEEDED
 
 
 def _patch_texts(spec: Any) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """`ReleaseCheck`: the proof that a release serves, before the serving app is touched.
 
-Identity     the release key that it proved
-Replaced by  the release key
+Identity     the release key that it proved, the environment it ran in, and the one whose Volume has the proof
+Replaced by  any of them
 Updated by   nothing
 Never        passes without having seen every check; touches the app that serves
 
@@ -38,11 +38,14 @@ SHORTEST_SCALEDOWN_SECONDS = 2
 
 
 class ReleaseCheckProvider(Provider):
-    """Inputs: address, candidate (a `Deployment`), release (its key), options (what the server must say of itself), apiKey."""
+    """Inputs: address, environment, artifactEnvironment, release (its key), candidate (a `Deployment`), options (what the server
+    must say of itself), apiKey.
+    """
 
     label = "release check"
-    compared = ("candidate", "options", "release")
-    identity = ("release",)
+    kept = ("address", "environment", "artifactEnvironment", "release", "candidate", "options")
+    compared = ("environment", "artifactEnvironment", "release")
+    identity = compared
 
     def problems(self, news: Inputs) -> Iterator[tuple[str, str]]:
         """The key must be the one of the candidate's release."""
@@ -66,7 +69,6 @@ class ReleaseCheckProvider(Provider):
         proof = found or _prove(modal, props, why)
         outs = self.outputs(
             props,
-            address=props["address"],
             found=found is not None,
             proven=proof.proven.isoformat(timespec="seconds"),
             seconds=proof.seconds,
@@ -76,15 +78,25 @@ class ReleaseCheckProvider(Provider):
 
     @one_line
     def read(self, id_: str, props: Inputs) -> ReadResult:
-        """A proof that is no longer on the Volume reads as gone."""
-        modal = cloud.connect(props["address"])
-        return ReadResult(id_, props) if _find(modal, props)[0] else ReadResult("", {})
+        """A proof that is no longer on the Volume, or not as it was written, reads as gone."""
+        props = self.current(props)
+        proof, why = _find(cloud.connect(props["address"]), props)
+        if proof:
+            return self.seen(id_, props, [])
+        return self.gone(
+            why or f"the proof of {props['release'][:12]} is gone from Volume {props['candidate']['buildsVolume']}"
+        )
 
     @one_line
     def delete(self, id_: str, props: Inputs) -> None:
         """Keep the proof for a rollback; make sure that no candidate is left behind by an interrupted check."""
+        props = self.current(props)
         candidate = props["candidate"]
         cloud.connect(props["address"]).stop_app(candidate["appName"], candidate["environment"])
+        Progress(self.label).milestone(
+            f"kept the proof of {props['release'][:12]} on Volume {candidate['buildsVolume']} of environment "
+            f"{candidate['artifactEnvironment']}; no candidate {candidate['appName']} is left"
+        )
 
 
 def _find(modal: cloud.Cloud, props: Inputs) -> tuple[Proof | None, str]:
@@ -211,8 +223,10 @@ class ReleaseCheck(Resource, module="modal", name="ReleaseCheck"):
     ) -> None:
         props = {
             "address": address,
-            "candidate": candidate,
+            "environment": candidate["environment"],
+            "artifactEnvironment": candidate["artifactEnvironment"],
             "release": release,
+            "candidate": candidate,
             "options": options,
             "apiKey": api_key,
             **dict.fromkeys(("found", "proven", "seconds", *figures(()))),

@@ -28,7 +28,7 @@ from providers.errors import ProviderError
 if TYPE_CHECKING:
     import modal
 
-__all__ = ["Cloud", "VolumeFile", "connect"]
+__all__ = ["Cloud", "DeployedApp", "VolumeFile", "connect"]
 
 Report = Callable[[str], None]
 
@@ -97,6 +97,19 @@ class VolumeFile:
     path: str
     size: int
     modified: int
+
+
+@dataclass(frozen=True)
+class DeployedApp:
+    """What Modal says of an app that is deployed. `version` rises with every deploy that changed something, every rollback and
+    every rollover (modal.com/docs/guide/managing-deployments); a stopped app never comes back, the next one has another id.
+    """
+
+    app_id: str
+    version: int
+    deployed: str
+    """When and by whom, for a reader."""
+    tags: dict[str, str]
 
 
 class Cloud:
@@ -301,27 +314,44 @@ class Cloud:
             f"{environment}`, then run it again"
         )
 
-    def app_exists(self, name: str, environment: str) -> bool:
-        """Whether an app of that name is deployed."""
+    def app(self, name: str, environment: str) -> DeployedApp | None:
+        """The app that is deployed under a name; None when there is none."""
+        with known_failures():
+            found = _lookup(name, environment)
+            if found is None:
+                return None
+            info = found.info()
+            at = info.lifecycle.deployed_at
+            when = at.astimezone(UTC).isoformat(" ", "minutes") if at else "an unknown time"
+            return DeployedApp(
+                app_id=info.app_id,
+                version=info.lifecycle.version or 0,
+                deployed=f"{when} by {info.lifecycle.deployed_by or 'somebody'}",
+                tags=dict(found.get_tags()),
+            )
+
+    def tag_app(self, name: str, environment: str, tags: dict[str, str]) -> None:
+        """Give a deployed app exactly these tags."""
         import modal
 
         with known_failures():
-            try:
-                modal.App.lookup(name, environment_name=environment)
-            except modal.exception.NotFoundError as error:
-                if missing_environment(str(error)):
-                    raise
-                return False
-        return True
+            modal.App.lookup(name, environment_name=environment).set_tags(tags)
 
-    def app_tags(self, name: str, environment: str) -> dict[str, str] | None:
-        """Tags of a deployed app; None when there is none."""
+    def autoscaler(self, app: str, server: str, environment: str) -> dict[str, float]:
+        """The settings that the autoscaler of a server works with now, overrides included; without those that are not set."""
         import modal
 
-        if not self.app_exists(name, environment):
-            return None
         with known_failures():
-            return dict(modal.App.lookup(name, environment_name=environment).get_tags())
+            settings = modal.Server.from_name(app, server, environment_name=environment).autoscaler.settings()
+        values = {
+            "minContainers": settings.min_containers,
+            "maxContainers": settings.max_containers,
+            "bufferContainers": settings.buffer_containers,
+            "scaleupWindow": settings.scaleup_window,
+            "scaledownWindow": settings.scaledown_window,
+            "targetConcurrency": settings.target_concurrency,
+        }
+        return {name: value for name, value in values.items() if value}
 
     def environments(self) -> list[str]:
         """Names of the workspace's environments that this token can see."""
@@ -340,11 +370,9 @@ class Cloud:
 
     def stop_app(self, name: str, environment: str) -> None:
         """Stop a deployed app; one that is gone is fine."""
-        import modal
-
-        if self.app_exists(name, environment):
-            with known_failures():
-                modal.App.lookup(name, environment_name=environment).stop()
+        with known_failures():
+            if found := _lookup(name, environment):
+                found.stop()
 
     def server_logs(self, app: str, server: str, environment: str, since: datetime) -> list[tuple[float, str]]:
         """What the server's containers printed since a moment (UTC), and the platform about them.
@@ -361,6 +389,17 @@ class Cloud:
                 at = entry.timestamp
                 lines += [(at.timestamp(), text) for text in whole]
         return [*lines, (at.timestamp(), unfinished)] if unfinished else lines
+
+
+def _lookup(name: str, environment: str) -> modal.App | None:
+    import modal
+
+    try:
+        return modal.App.lookup(name, environment_name=environment)
+    except modal.exception.NotFoundError as error:
+        if missing_environment(str(error)):
+            raise
+        return None
 
 
 def _first_line(error: BaseException) -> str:

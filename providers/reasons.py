@@ -13,7 +13,7 @@ from pulumi.output import Unknown
 
 from providers.base import Inputs, has_unknown, same
 
-__all__ = ["of_build", "of_model", "of_release", "of_scaling"]
+__all__ = ["of_build", "of_model", "of_release", "of_scaling", "of_secret"]
 
 SHORT = 12
 """Digits that are shown of a commit or a digest."""
@@ -62,6 +62,14 @@ def of_scaling(old: Inputs, new: Inputs) -> Iterator[str]:
     """Which limits change; both are `Scaling` values as properties."""
     for field in sorted({*old, *new}):
         yield from _changed(field, old.get(field), new.get(field))
+
+
+def of_secret(old: Inputs, new: Inputs) -> Iterator[str]:
+    """Why an app is bound to its secret again; both are inputs of `SnapshotApp`."""
+    if isinstance(new.get("apiKeySecret"), Unknown):
+        yield "its secret may be made anew"
+    elif not same(old.get("apiKeySecret"), new.get("apiKeySecret")):
+        yield "its secret was made anew" if old.get("apiKeySecret") else "the id of its secret is recorded"
 
 
 def _changed(name: str, old: Any, new: Any) -> Iterator[str]:

@@ -129,14 +129,13 @@ class Stack:
             raise AssertionError(f"pulumi {' '.join(args)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
+    def plan(self, *args: str) -> dict[str, Any]:
+        """What a preview says, whole: its steps and its diagnostics."""
+        return dict(json.loads(self.pulumi("preview", "--json", *args).stdout))
+
     def preview(self, *args: str) -> dict[str, str]:
         """What a preview would change, by resource name: Pulumi's operations such as `create`, `update`, `replace`."""
-        plan = json.loads(self.pulumi("preview", "--json", *args).stdout)
-        return {
-            step["urn"].rsplit("::", 1)[1]: step["op"]
-            for step in plan["steps"]
-            if "pulumi-python:dynamic" in step["urn"] and step["op"] not in ("same", "refresh")
-        }
+        return changes(self.plan(*args))
 
     def up(self, *args: str) -> str:
         """`pulumi up`; returns what it printed."""
@@ -155,3 +154,17 @@ class Stack:
     def destroy(self) -> None:
         """`pulumi destroy`."""
         self.pulumi("destroy", "--yes", "--skip-preview", check=False)
+
+
+def changes(plan: dict[str, Any]) -> dict[str, str]:
+    """The operations of a plan by resource name. With `--refresh` they are those of an `up` after the refresh."""
+    return {
+        step["urn"].rsplit("::", 1)[1]: step["op"]
+        for step in plan["steps"]
+        if "pulumi-python:dynamic" in step["urn"] and step["op"] not in ("same", "refresh")
+    }
+
+
+def said(plan: dict[str, Any]) -> list[str]:
+    """The lines below a plan's tree."""
+    return [line for entry in plan.get("diagnostics", []) for line in entry["message"].splitlines() if line.strip()]

@@ -25,6 +25,10 @@ BY_NATURE = {
     "secretId": "Modal's ids are random",
     "appId": "Modal's ids are random",
     "volumeId": "Modal's ids are random",
+    "volumes": "Modal's ids are random",
+    "apiKeySecret": "Modal's ids are random",
+    "incarnation": "random by itself",
+    "version": "a killed deploy may have been one more",
     "found": "what a killed run made is found by the next one",
     "seconds": "how long it took",
     "proven": "when it was",
@@ -180,7 +184,13 @@ def _read(home: Path) -> dict[str, Any]:
         named = [dict(row) for row in database.execute("SELECT * FROM secrets WHERE name IS NOT NULL")]
     return {
         "apps": [
-            [app["environment"], app["name"], app["state"], json.loads(app["tags"]), functions.get(app["app_id"])]
+            [
+                app["environment"],
+                app["name"],
+                app["state"],
+                _plain(json.loads(app["tags"])),
+                functions.get(app["app_id"]),
+            ]
             for app in sorted(live, key=lambda app: (app["environment"], app["name"]))
         ],
         "secrets": {

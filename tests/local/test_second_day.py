@@ -77,13 +77,16 @@ def another_key(stack: Stack) -> Iterator[None]:
 
 @pytest.fixture
 def matches_golden(up: Stack, request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Compares `pulumi preview --diff` with a kept text. Digests differ with every patch, so they are `<hex>` there."""
+    """Compares `pulumi preview --diff` with a kept text. Digests differ with every patch, so they are `<hex>` there; Modal's
+    ids are random, and `<id>`.
+    """
 
     def compare(name: str) -> None:
         preview = up.pulumi("preview", "--diff")
         # with --diff the CLI writes the lines in words to stderr
         printed = f"{preview.stderr.strip()}\n\n{preview.stdout.strip()}\n"
         text = re.sub(r"\b[0-9a-f]{12,64}\b", "<hex>", printed)
+        text = re.sub(r"\b[a-z]{2}-[A-Za-z0-9]{22}\b", "<id>", text)
         kept = GOLDEN / f"{name}.txt"
         if request.config.getoption("--rewrite-golden"):
             kept.write_text(text)

@@ -163,11 +163,13 @@ def test_variable_that_is_taken_out_of_a_secret_is_gone_from_it(local_cloud: Loc
     both = {"KEPT": "a value that stays", "DROPPED": "a value that goes"}
     try:
         with provider_host({"PATH": os.environ["PATH"], **local_cloud.env()}) as host:
-            made = host.create(provider, {**place, "values": both})
+            inputs = host.checked(provider, {}, {**place, "values": both})
+            made = host.create(provider, inputs)
             assert variables(local_cloud, "shrinking", *both) == {"KEPT", "DROPPED"}
-            changed = host.update(provider, made.properties, {**place, "values": {"KEPT": both["KEPT"]}})
+            changed = host.checked(provider, inputs, {**place, "values": {"KEPT": both["KEPT"]}})
+            assert changed["generation"] == inputs["generation"] + 1
+            host.update(provider, made.properties, changed)
         assert variables(local_cloud, "shrinking", *both) == {"KEPT"}
-        assert changed.properties["generation"] == made.properties["generation"] + 1
     finally:
         local_cloud.modal("secret", "delete", "--yes", "shrinking", check=False)
 

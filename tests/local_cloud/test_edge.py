@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import modal
 import pytest
 
 from local_cloud.modal.edge.server import PortInUseError
@@ -36,6 +37,22 @@ def test_first_request_gets_503_and_wakes_the_server(runtime: str) -> None:
             assert first.status_code == 503
             assert "no active containers" in first.text
             assert (await wake(c.url("web"))).text == "ok\n"
+
+    asyncio.run(scenario())
+
+
+def test_another_region_is_another_address_and_the_old_one_ends() -> None:
+    async def scenario() -> None:
+        async with cloud("process") as c:
+            await c.deploy(echo_app("web"), "web")
+            await c.deploy(echo_app("web", routing_region="eu-west"), "web")
+            address = await asyncio.to_thread(modal.Server.from_name("web", "Echo", client=c.client).get_url)
+            assert address is not None
+            assert address != c.url("web")
+            assert (await get(address)).status_code == 503
+            gone = await get(c.url("web"))
+            assert gone.status_code == 404
+            assert "no App 'web' with a server Echo in region us-east is deployed" in gone.text
 
     asyncio.run(scenario())
 

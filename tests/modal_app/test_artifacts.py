@@ -111,6 +111,35 @@ def test_what_is_wrong_is_said_by_file(
     assert artifacts.fault((tmp_path / "k/manifest.json").read_text(), "k", sizes, needed) == why
 
 
+def test_every_fault_of_a_directory_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "k")
+    manifest = (tmp_path / "k/manifest.json").read_bytes()
+    sizes = {"llama-server": 7}
+    assert list(artifacts.faults(manifest, "k", sizes, {})) == [
+        "llama-server has 7 bytes, expected 1",
+        "sub/file is missing",
+    ]
+
+
+def test_a_directory_that_is_as_expected_is_not_discarded(tmp_path: Path) -> None:
+    files = {name: file["sha256"] for name, file in make(tmp_path, "k")["files"].items()}  # type: ignore[attr-defined]
+    assert artifacts.discard(tmp_path / "k", files) == []
+    assert artifacts.complete(tmp_path / "k") is not None
+
+
+@pytest.mark.parametrize("change", ["a byte", "a byte and its hash"])
+def test_a_directory_with_other_bytes_is_discarded_with_its_files_in_place(tmp_path: Path, change: str) -> None:
+    files = {name: file["sha256"] for name, file in make(tmp_path, "k")["files"].items()}  # type: ignore[attr-defined]
+    server = tmp_path / "k/llama-server"
+    server.write_text("z")
+    if change == "a byte and its hash":
+        manifest = tmp_path / "k/manifest.json"
+        manifest.write_text(manifest.read_text().replace(files["llama-server"], artifacts.sha256(server)))
+    assert len(artifacts.discard(tmp_path / "k", files)) == 1
+    assert artifacts.complete(tmp_path / "k") is None
+    assert server.read_text() == "z"
+
+
 def test_a_reader_of_a_damaged_directory_keeps_its_files_while_it_is_replaced(tmp_path: Path) -> None:
     make(tmp_path, "k", "served")
     (tmp_path / "k/sub/file").unlink()

@@ -135,6 +135,44 @@ def test_a_found_file_with_another_sha256_than_configured_is_not_trusted(hub: Hu
     assert artifacts.complete(tmp_path / spec().key) is not None
 
 
+def brought(hub: Hub, root: Path, **files: bytes) -> Path:
+    """A directory as somebody fills it by hand; its content by file stem, the Hub's where none is given."""
+    directory = root / spec(projector={"path": "mmproj.gguf"}).key
+    directory.mkdir(parents=True)
+    for name in ("weights.gguf", "mmproj.gguf"):
+        (directory / name).write_bytes(files.get(name.split(".")[0], (hub.files / name).read_bytes()))
+    (directory / "notes.txt").write_text("theirs")
+    return directory
+
+
+def test_files_that_somebody_brought_are_adopted_where_they_lie(hub: Hub, tmp_path: Path) -> None:
+    wanted = spec(projector={"path": "mmproj.gguf"})
+    directory = brought(hub, tmp_path)
+    before = {path.name: path.stat() for path in directory.iterdir()}
+    manifest = model.adopt(wanted, tmp_path, lambda line: None)
+    assert set(manifest["files"]) == {"weights.gguf", "mmproj.gguf"}
+    assert artifacts.complete(directory, model.needed(wanted)) == manifest
+    assert {path.name: path.stat() for path in directory.iterdir() if path.name in before} == before
+    assert hub.downloads == []
+
+
+@pytest.mark.parametrize("wrong", [b"other bytes", b""])
+def test_files_with_other_bytes_are_not_adopted_and_stay_as_they_are(hub: Hub, tmp_path: Path, wrong: bytes) -> None:
+    directory = brought(hub, tmp_path, mmproj=wrong)
+    with pytest.raises(
+        Failure, match=r"/mmproj\.gguf has sha256 [0-9a-f]{64}, expected [0-9a-f]{64}: nothing was changed"
+    ):
+        model.adopt(spec(projector={"path": "mmproj.gguf"}), tmp_path, lambda line: None)
+    assert sorted(path.name for path in directory.iterdir()) == ["mmproj.gguf", "notes.txt", "weights.gguf"]
+    assert (directory / "mmproj.gguf").read_bytes() == wrong
+
+
+def test_file_that_is_missing_is_named(hub: Hub, tmp_path: Path) -> None:
+    (brought(hub, tmp_path) / "weights.gguf").unlink()
+    with pytest.raises(Failure, match=r"/weights\.gguf has sha256 none: it is missing, expected"):
+        model.adopt(spec(projector={"path": "mmproj.gguf"}), tmp_path, lambda line: None)
+
+
 def test_failures_are_retried_after_30_60_and_90_seconds(hub: Hub, tmp_path: Path) -> None:
     hub.faults["weights.gguf"] = ["wrong bytes", "unavailable", "wrong bytes"]
     manifest, pauses = fetch(spec(), tmp_path)
@@ -214,3 +252,10 @@ def test_a_hub_that_is_away_is_tried_again_and_named(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with pytest.raises(Failure, match="could not be fetched in 4 tries"):
         fetch(spec(), tmp_path)
+
+
+def test_adopting_without_the_hub_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with pytest.raises(Failure, match="the Hub cannot be reached"):
+        model.adopt(spec(), tmp_path, lambda line: None)

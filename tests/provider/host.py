@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import empty_pb2, struct_pb2
+from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2, provider_pb2_grpc
@@ -61,6 +61,19 @@ class Host:
         request = provider_pb2.UpdateRequest(id="x", urn=URN, olds=olds, news=_struct(provider, news))
         return self.stub.Update(request)
 
+    def read(self, provider: Any, props: dict[str, Any]) -> Any:
+        return self.stub.Read(provider_pb2.ReadRequest(id="x", urn=URN, properties=_struct(provider, props)))
+
+    def delete(self, provider: Any, props: dict[str, Any]) -> Any:
+        return self.stub.Delete(provider_pb2.DeleteRequest(id="x", urn=URN, properties=_struct(provider, props)))
+
+    def checked(self, provider: Any, olds: dict[str, Any], news: dict[str, Any]) -> dict[str, Any]:
+        """The inputs that a check without failures answers."""
+        request = provider_pb2.CheckRequest(urn=URN, olds=_struct(provider, olds), news=_struct(provider, news))
+        answer = self.stub.Check(request)
+        assert list(answer.failures) == []
+        return dict(json_format.MessageToDict(answer.inputs))
+
 
 URN = "urn:pulumi:test::llama-on-modal::pulumi-python:dynamic/modal:Thing::thing"
 
@@ -93,6 +106,8 @@ def provider_host(env: dict[str, str]) -> Iterator[Host]:
 
 
 def _struct(provider: Any, props: dict[str, Any]) -> struct_pb2.Struct:
+    if not props:
+        return struct_pb2.Struct()
     struct = struct_pb2.Struct()
     struct.update({**props, "__provider": serialize_provider(provider)})
     return struct

@@ -23,8 +23,8 @@ from local_cloud.modal.state.ports import Definition, Ledger
 
 __all__ = ["Edge", "PortInUseError"]
 
-Address = tuple[str, str, str]
-"""Environment, App name and tag: what a URL stands for, across redeploys and new App ids."""
+Address = tuple[str, str, str, str]
+"""Environment, App name, tag and region: what a URL stands for, across redeploys and new App ids."""
 
 SHUTDOWN_TIMEOUT = 1.0
 """Seconds for open connections when the local cloud stops; in-flight requests are the containers' business."""
@@ -104,11 +104,12 @@ class Edge:
         await web.SockSite(runner, bound).start()
 
     async def _handle(self, request: web.BaseRequest, address: Address) -> web.StreamResponse:
-        definition = self._ledger.find_server(*address)
-        if definition is None:
-            environment, app, tag = address
+        environment, app, tag, region = address
+        definition = self._ledger.find_server(environment, app, tag)
+        if definition is None or definition.region != region:
             return refusal(
-                404, f"no App {app!r} with a server {tag} is deployed in environment {environment!r}: deploy it"
+                404,
+                f"no App {app!r} with a server {tag} in region {region} is deployed in environment {environment!r}: deploy it",
             )
         if not definition.function.http_config.unauthenticated:
             key, secret = request.headers.get("Modal-Key", ""), request.headers.get("Modal-Secret", "")
@@ -129,4 +130,4 @@ class Edge:
 
 
 def _address(definition: Definition) -> Address:
-    return definition.environment, definition.app_name, definition.tag
+    return definition.environment, definition.app_name, definition.tag, definition.region

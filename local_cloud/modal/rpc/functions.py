@@ -10,7 +10,7 @@ from local_cloud.modal.rpc.context import Rpc
 from local_cloud.modal.rpc.dispatch import Caller, answers
 from local_cloud.modal.state.errors import Invalid, NotFound
 from local_cloud.modal.state.functions import FunctionRecord, single_function
-from local_cloud.modal.state.ports import Definition
+from local_cloud.modal.state.ports import Definition, routing_region
 
 __all__ = ["FunctionRpc"]
 
@@ -81,7 +81,7 @@ class FunctionRpc(Rpc):
         )
         self._check_bound(function)
         if function.is_server:
-            data.flash_service_urls[:] = [self._server_url(record)]
+            data.flash_service_urls[:] = [self._server_url(record, function)]
         definition_id = self.state.functions.define(record.function_id, data)
         handle = self._handle(record, function, definition_id)
         self.state.functions.set_handle(record.function_id, handle)
@@ -100,9 +100,10 @@ class FunctionRpc(Rpc):
         if function.is_server and not function.http_config.port:
             raise Invalid(f"Server {function.function_name} has no port")
 
-    def _server_url(self, record: FunctionRecord) -> str:
+    def _server_url(self, record: FunctionRecord, function: api_pb2.Function) -> str:
         app = self.state.apps.get(record.app_id)
-        port = self.ledger.server_port(app.environment, app.name or app.description, record.tag)
+        region = routing_region(function)
+        port = self.ledger.server_port(app.environment, app.name or app.description, record.tag, region)
         return f"http://127.0.0.1:{port}"
 
     def _handle(
@@ -120,7 +121,7 @@ class FunctionRpc(Rpc):
             supported_output_formats=function.supported_output_formats,
         )
         if function.is_server:
-            handle._experimental_flash_urls.append(self._server_url(record))
+            handle._experimental_flash_urls.append(self._server_url(record, function))
         for name, method in function.method_definitions.items():
             handle.method_handle_metadata[name].CopyFrom(_method_handle(record.app_id, method))
         return handle

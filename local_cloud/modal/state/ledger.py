@@ -12,7 +12,7 @@ from local_cloud.modal.state.calls import InputRecord
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.errors import NotFound
 from local_cloud.modal.state.functions import single_function, with_options
-from local_cloud.modal.state.ports import Definition, Launch, LaunchError, Task, VolumeBind
+from local_cloud.modal.state.ports import DEFAULT_REGION, Definition, Launch, LaunchError, Task, VolumeBind
 
 __all__ = ["StateLedger", "retry_delay_s"]
 
@@ -74,9 +74,10 @@ class StateLedger:
 
     # Ports
 
-    def server_port(self, environment: str, app_name: str, tag: str) -> int:
+    def server_port(self, environment: str, app_name: str, tag: str, region: str = DEFAULT_REGION) -> int:
         """See `ports.Ledger`."""
-        return self._state.ports.server(environment, app_name, tag)
+        # the default region's ports are kept under the tag alone, as they were before regions counted
+        return self._state.ports.server(environment, app_name, tag if region == DEFAULT_REGION else f"{tag}@{region}")
 
     def server_ports(self) -> dict[int, tuple[str, str, str]]:
         """See `ports.Ledger`."""

@@ -13,6 +13,14 @@ from typing import Protocol
 
 from modal_proto import api_pb2
 
+DEFAULT_REGION = "us-east"
+"""Source: modal/app.py, `App.server`."""
+
+
+def routing_region(function: api_pb2.Function) -> str:
+    """Where a server's requests are routed through."""
+    return function.http_config.proxy_regions[0] if function.http_config.proxy_regions else DEFAULT_REGION
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -34,6 +42,11 @@ class Definition:
     def is_server(self) -> bool:
         """Whether requests at the edge, and not queued inputs, start its containers."""
         return self.function.is_server
+
+    @property
+    def region(self) -> str:
+        """Where a server's requests are routed through; it is part of its address."""
+        return routing_region(self.function)
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ class Ledger(Protocol):
     def find_server(self, environment: str, app_name: str, tag: str) -> Definition | None:
         """The deployed Server that answers at one URL, if one does."""
 
-    def server_port(self, environment: str, app_name: str, tag: str) -> int:
+    def server_port(self, environment: str, app_name: str, tag: str, region: str = DEFAULT_REGION) -> int:
         """The loopback port of a Server's URL: chosen (free at that moment) when first asked for, then kept for ever."""
 
     def server_ports(self) -> dict[int, tuple[str, str, str]]:
