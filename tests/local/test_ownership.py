@@ -146,9 +146,12 @@ def test_model_files_with_a_wrong_byte_are_not_adopted(
     host: Host, up: Stack, local_cloud: LocalCloud, tmp_path: Path
 ) -> None:
     props = inputs(up, "model")
-    spec = MODEL.model_copy(update={"projector": MODEL.weights.model_copy(update={"path": "mmproj-F16.gguf"})})
+    # the other way round, which no stack of the other tests has on this Volume
+    projector = MODEL.weights.model_copy(update={"path": "mmproj-F16.gguf", "sha256": None})
+    spec = MODEL.model_copy(update={"weights": projector, "projector": MODEL.weights})
     (tmp_path / WEIGHTS).write_bytes(CARRIED.read_bytes()[:-1] + b"!")
-    local_cloud.modal("volume", "put", "llama-models", str(tmp_path / WEIGHTS), f"{spec.key}/{WEIGHTS}", check=False)
+    for file in (tmp_path / WEIGHTS, CARRIED.with_name(projector.path)):
+        local_cloud.modal("volume", "put", "llama-models", str(file), f"{spec.key}/{file.name}")
     try:
         line = refusal(host, ModelFilesProvider(), {**props, **spec.props(), "key": spec.key, "adopt": True})
         assert f"{spec.key}/{WEIGHTS} has sha256 " in line
