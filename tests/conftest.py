@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,24 @@ def local_cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Pa
         yield cloud
     finally:
         cloud.down()
+
+
+@pytest.fixture
+def gated_repo(local_cloud: LocalCloud) -> Iterator[str]:
+    """A gated repository of the Hub, no file of which is on the shared local cloud before the test or after it."""
+    repo = "llama-on-modal/tiny-gemma4-gated"
+    _remove_models_of(repo, local_cloud)
+    yield repo
+    _remove_models_of(repo, local_cloud)
+
+
+def _remove_models_of(repo: str, local_cloud: LocalCloud) -> None:
+    listed = local_cloud.modal("volume", "ls", "llama-models", "--json", check=False)
+    if listed.returncode != 0:  # nobody has made the Volume yet
+        return
+    for entry in json.loads(listed.stdout):
+        if entry["filename"].startswith(f"{repo.replace('/', '--')}@"):
+            local_cloud.modal("volume", "rm", "-r", "llama-models", entry["filename"])
 
 
 @pytest.fixture(scope="module")

@@ -74,22 +74,22 @@ def test_tag_that_does_not_exist_fails_the_build_and_leaves_nothing_of_it(
 
 
 @pytest.mark.parametrize("token", ["", "hf_wrong"])
-def test_gated_model_without_the_right_token_says_so(fresh: Stack, token: str) -> None:
+def test_gated_model_without_the_right_token_says_so(fresh: Stack, gated_repo: str, token: str) -> None:
     if token:
         fresh.pulumi("config", "set", "--secret", "hfToken", token)
-    set_model(fresh, repo="llama-on-modal/tiny-gemma4-gated")
+    set_model(fresh, repo=gated_repo)
     printed = failure(fresh, "up", "--yes", "--skip-preview")
-    assert "llama-on-modal/tiny-gemma4-gated" in printed
+    assert gated_repo in printed
     assert "pulumi config set --secret hfToken" in printed
     if token:
         assert token not in printed
 
 
-def test_gated_model_is_fetched_with_the_right_token(fresh: Stack, local_cloud: LocalCloud) -> None:
+def test_gated_model_is_fetched_with_the_right_token(fresh: Stack, gated_repo: str, local_cloud: LocalCloud) -> None:
     fresh.pulumi("config", "set", "--secret", "hfToken", local_cloud.env()["HF_TOKEN"])
-    set_model(fresh, repo="llama-on-modal/tiny-gemma4-gated")
+    set_model(fresh, repo=gated_repo)
     fresh.up()
-    assert fresh.output("model").startswith("llama-on-modal--tiny-gemma4-gated@")
+    assert fresh.output("model").startswith(f"{gated_repo.replace('/', '--')}@")
 
 
 def test_model_with_other_bytes_than_the_configuration_says_is_not_trusted(fresh: Stack) -> None:

@@ -38,9 +38,10 @@ def test_downloaded_model_passes_its_verification(local_cloud: LocalCloud, model
     assert json.dumps({"key": key, "problems": []}) in printed
 
 
-def test_gated_model_is_downloaded_with_the_token_of_a_named_secret(local_cloud: LocalCloud, model: Path) -> None:
-    content = json.loads(model.read_text())
-    model.write_text(json.dumps(content | {"repo": f"{content['repo']}-gated"}))
+def test_gated_model_is_downloaded_with_the_token_of_a_named_secret(
+    local_cloud: LocalCloud, model: Path, gated_repo: str
+) -> None:
+    model.write_text(json.dumps(json.loads(model.read_text()) | {"repo": gated_repo}))
     key = ModelSpec.model_validate_json(model.read_text()).key
     local_cloud.modal("secret", "create", "hub", f"HF_TOKEN={local_cloud.env()['HF_TOKEN']}")
     command = ("run", "-m", "modal_app.jobs::download", "--model", str(model))

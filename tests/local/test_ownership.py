@@ -126,20 +126,17 @@ def build_key(spec: dict[str, Any]) -> str:
 
 
 def test_model_files_of_somebody_else_are_refused_by_name(
-    host: Host, up: Stack, local_cloud: LocalCloud, tmp_path: Path
+    host: Host, up: Stack, local_cloud: LocalCloud, tmp_path: Path, gated_repo: str
 ) -> None:
-    spec = MODEL.model_copy(update={"repo": "llama-on-modal/tiny-gemma4-gated"})
+    spec = MODEL.model_copy(update={"repo": gated_repo})
     (tmp_path / WEIGHTS).write_bytes(CARRIED.read_bytes()[:-1] + b"!")
     local_cloud.modal("volume", "put", "llama-models", str(tmp_path / WEIGHTS), f"{spec.key}/{WEIGHTS}")
     props = {**inputs(up, "model"), **spec.props(), "key": spec.key}
-    try:
-        line = refusal(host, ModelFilesProvider(), {**props, "adopt": False})
-        assert f"{spec.key} is on Volume llama-models without a manifest of this project" in line
-        assert "`pulumi config set adopt true`" in line
-        listed = local_cloud.modal("volume", "ls", "llama-models", spec.key).stdout
-        assert "manifest.json" not in listed
-    finally:
-        local_cloud.modal("volume", "rm", "-r", "llama-models", spec.key)
+    line = refusal(host, ModelFilesProvider(), {**props, "adopt": False})
+    assert f"{spec.key} is on Volume llama-models without a manifest of this project" in line
+    assert "`pulumi config set adopt true`" in line
+    listed = local_cloud.modal("volume", "ls", "llama-models", spec.key).stdout
+    assert "manifest.json" not in listed
 
 
 def test_model_files_with_a_wrong_byte_are_not_adopted(

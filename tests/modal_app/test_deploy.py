@@ -161,10 +161,12 @@ def test_a_model_is_fetched_once_and_verified_by_jobs(env: dict[str, str], jobs:
 
 
 @pytest.mark.local
-def test_a_known_failure_of_a_job_comes_back_as_its_line(env: dict[str, str], jobs: dict[str, Any]) -> None:
-    failed = call(env, "download_model", carried_model(f"{REPO}-gated").model_dump_json())
+def test_a_known_failure_of_a_job_comes_back_as_its_line(
+    env: dict[str, str], jobs: dict[str, Any], gated_repo: str
+) -> None:
+    failed = call(env, "download_model", carried_model(gated_repo).model_dump_json())
     assert failed.returncode == 1
-    assert f"modal_app.errors.Failure: {REPO}-gated is gated and no token was given" in failed.stderr
+    assert f"modal_app.errors.Failure: {gated_repo} is gated and no token was given" in failed.stderr
 
 
 @pytest.fixture
