@@ -26,18 +26,13 @@ def throwaway(tag: str) -> Iterator[tuple[LocalCloud, Stack]]:
         here = Path(directory)
         shutil.copytree(build, here / "builds" / build.name)
         (here / "project").mkdir()
-        cloud = LocalCloud(here / "cloud", seeds={"llama-builds": here / "builds"})
-        cloud.up()
-        try:
-            stack = Stack(cloud.env(), here / "project")
+        with (
+            LocalCloud(here / "cloud", seeds={"llama-builds": here / "builds"}) as cloud,
+            Stack(cloud.env(), here / "project") as stack,
+        ):
             stack.init(appName=APP, llamaCppTag=tag)
-            try:
-                stack.up()
-                yield cloud, stack
-            finally:
-                stack.destroy()
-        finally:
-            cloud.down()
+            stack.up()
+            yield cloud, stack
 
 
 def bump(stack: Stack, tag: str) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,13 +14,18 @@ from tests.stack import LocalCloud, Stack
 pytestmark = pytest.mark.local
 
 
+@pytest.fixture(scope="module")
+def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
+    """Nothing here is about snapshots."""
+    return quick_cloud
+
+
 @pytest.fixture
 def fresh(local_cloud: LocalCloud, tmp_path: Path) -> Iterator[Stack]:
     """A stack that was never up, with Volumes that other tests may have filled."""
-    stack = Stack(local_cloud.env(), tmp_path)
-    stack.init(appName=f"bad-{tmp_path.name[-12:].replace('_', '-')}")
-    yield stack
-    stack.destroy()
+    with Stack(local_cloud.env(), tmp_path) as stack:
+        stack.init(appName=f"bad-{tmp_path.name[-12:].replace('_', '-')}")
+        yield stack
 
 
 def failure(stack: Stack, *command: str) -> str:
@@ -32,18 +37,9 @@ def failure(stack: Stack, *command: str) -> str:
     return printed
 
 
-def set_model(stack: Stack, **changes: Any) -> None:
-    """Change fields of the model in the stack's own file: `config set` cannot set an object at once."""
-    file = stack.directory / "Pulumi.local.yaml"
-    content = yaml.safe_load(file.read_text())
-    model = content["config"]["llama-on-modal:model"] | changes
-    content["config"]["llama-on-modal:model"] = {k: v for k, v in model.items() if v is not None}
-    file.write_text(yaml.safe_dump(content))
-
-
 def test_every_problem_of_the_configuration_is_a_line_with_its_key(fresh: Stack) -> None:
     fresh.configure(maxContainer=3, kvCacheType="q5_0", parallel=0)
-    set_model(fresh, revision="main")
+    fresh.set_model(revision="main")
     printed = failure(fresh, "preview")
     for line in (
         "llama-on-modal:maxContainer: there is no such key: did you mean maxContainers?",
@@ -77,7 +73,7 @@ def test_tag_that_does_not_exist_fails_the_build_and_leaves_nothing_of_it(
 def test_gated_model_without_the_right_token_says_so(fresh: Stack, gated_repo: str, token: str) -> None:
     if token:
         fresh.pulumi("config", "set", "--secret", "hfToken", token)
-    set_model(fresh, repo=gated_repo)
+    fresh.set_model(repo=gated_repo)
     printed = failure(fresh, "up", "--yes", "--skip-preview")
     assert gated_repo in printed
     assert "pulumi config set --secret hfToken" in printed
@@ -85,37 +81,32 @@ def test_gated_model_without_the_right_token_says_so(fresh: Stack, gated_repo: s
         assert token not in printed
 
 
-def test_gated_model_is_fetched_with_the_right_token(fresh: Stack, gated_repo: str, local_cloud: LocalCloud) -> None:
-    fresh.pulumi("config", "set", "--secret", "hfToken", local_cloud.env()["HF_TOKEN"])
-    set_model(fresh, repo=gated_repo)
-    fresh.up()
-    assert fresh.output("model").startswith(f"{gated_repo.replace('/', '--')}@")
-
-
 def test_model_with_other_bytes_than_the_configuration_says_is_not_trusted(fresh: Stack) -> None:
-    set_model(fresh, weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64}, projector=None)
+    fresh.set_model(weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64}, projector=None)
     printed = failure(fresh, "up", "--yes", "--skip-preview")
     assert "sha256" in printed
     assert "000000000000" in printed
 
 
-def test_model_on_the_volume_is_held_to_the_configured_sha256_too(fresh: Stack) -> None:
+def test_model_on_the_volume_is_held_to_the_configured_sha256_too(
+    fresh: Stack, local_cloud: LocalCloud, tmp_path: Path
+) -> None:
     """The files were fetched and verified before, perhaps for a stack that gave no sha256."""
-    set_model(fresh, weights={"path": "tiny-gemma4-Q8_0.gguf"})
-    fresh.up()
-    set_model(fresh, weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64})
+    fresh.set_model(weights={"path": "tiny-gemma4-Q8_0.gguf"})
+    configured = yaml.safe_load(fresh.config_file.read_text())["config"]["llama-on-modal:model"]
+    (tmp_path / "model.json").write_text(json.dumps(configured))
+    local_cloud.modal("run", "-m", "modal_app.jobs::download", "--model", str(tmp_path / "model.json"))
+    fresh.set_model(weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64})
     printed = failure(fresh, "up", "--yes", "--skip-preview")
     assert "tiny-gemma4-Q8_0.gguf has sha256 83079e781acc..., expected 000000000000..." in printed
 
 
 def test_dead_local_cloud_is_named_with_the_command_that_starts_it(tmp_path: Path) -> None:
-    cloud = LocalCloud(tmp_path / "cloud")
-    cloud.up()
     project = tmp_path / "project"
     project.mkdir()
-    stack = Stack(cloud.env(), project)
-    stack.init()
-    cloud.down()
+    with LocalCloud(tmp_path / "cloud") as cloud:
+        stack = Stack(cloud.env(), project)
+        stack.init()
     printed = failure(stack, "up", "--yes", "--skip-preview")
     assert "the local cloud does not answer at http://127.0.0.1:" in printed
     assert "start it with `make up`" in printed

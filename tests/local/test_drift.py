@@ -15,7 +15,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.stack import CACHE, LocalCloud, Stack, changes, said
+from tests.stack import BUILDS, LocalCloud, Stack, changes, said
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(900)]
 
@@ -27,21 +27,16 @@ WEIGHTS = "tiny-gemma4-Q8_0.gguf"
 @pytest.fixture(scope="module")
 def cloud(llama_server_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """A cloud of this module alone: its Volumes are deleted under the stack."""
-    cloud = LocalCloud(tmp_path_factory.mktemp("cloud"), seeds={"llama-builds": CACHE / "builds"})
-    cloud.up()
-    try:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), BUILDS, runtime="process") as cloud:
         yield cloud
-    finally:
-        cloud.down()
 
 
 @pytest.fixture(scope="module")
 def up(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(cloud.env(), tmp_path_factory.mktemp("project"))
-    stack.init(appName=APP, driftCheck="deep")
-    stack.up()
-    yield stack
-    stack.destroy()
+    with Stack(cloud.env(), tmp_path_factory.mktemp("project")) as stack:
+        stack.init(appName=APP, driftCheck="deep")
+        stack.up()
+        yield stack
 
 
 def look(stack: Stack) -> tuple[dict[str, str], list[str], dict[str, set[str]]]:

@@ -6,14 +6,12 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import pytest
-import yaml
 
-from tests.stack import CACHE, LocalCloud, Stack
+from tests.stack import BUILDS, LocalCloud, Stack
 from tests.traffic import Traffic
 from tools.models import carried
 
@@ -46,25 +44,18 @@ def weights(hub: Path, name: str) -> Path:
 @pytest.fixture(scope="module")
 def cloud(models: Path, tmp_path_factory: pytest.TempPathFactory, llama_server_build: Path) -> Iterator[LocalCloud]:
     """A local cloud whose hub has these models."""
-    cloud = LocalCloud(tmp_path_factory.mktemp("cloud"), {"llama-builds": CACHE / "builds"}, models)
-    cloud.up()
-    try:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), BUILDS, models) as cloud:
         yield cloud
-    finally:
-        cloud.down()
 
 
 @pytest.fixture(scope="module")
 def serving(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that serves the stand-in."""
-    stack = Stack(cloud.env(), tmp_path_factory.mktemp("project"))
-    stack.init()
-    set_model(stack, GOOD)
-    try:
+    with Stack(cloud.env(), tmp_path_factory.mktemp("project")) as stack:
+        stack.init()
+        set_model(stack, GOOD)
         stack.up()
         yield stack
-    finally:
-        stack.destroy()
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +66,7 @@ def traffic(serving: Stack) -> Iterator[Traffic]:
 
 
 def set_model(stack: Stack, name: str) -> None:
-    file = stack.directory / f"Pulumi.{stack.name}.yaml"
-    content = yaml.safe_load(file.read_text())
-    model: dict[str, Any] = content["config"]["llama-on-modal:model"]
-    model["repo"] = f"test/{name}"
-    model["weights"].pop("sha256", None)
-    file.write_text(yaml.safe_dump(content))
+    stack.set_model(repo=f"test/{name}", weights={"path": carried.WEIGHTS})
 
 
 def errors(stack: Stack) -> list[str]:
@@ -136,6 +122,7 @@ def test_failure_after_the_switch_puts_the_release_before_back(
     set_model(serving, GOOD)
     serving.up()
     assert serving.output("release") == good
+    assert serving.resource("release-check")["found"]
     [stored] = cloud.home.glob(f"volumes/*/{key}/{carried.WEIGHTS}")
     stored.write_bytes(stored.read_bytes().replace(b"gemma4", b"gemma9"))
     set_model(serving, TWIN)

@@ -15,6 +15,12 @@ from tools.cached_builds import default_tag, spec_of
 pytestmark = pytest.mark.local
 
 
+@pytest.fixture(scope="module")
+def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
+    """Nothing here is about snapshots."""
+    return quick_cloud
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """The local stack's model, as a file for `--model`."""

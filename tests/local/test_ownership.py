@@ -42,6 +42,12 @@ def host(local_cloud: LocalCloud) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="module")
+def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
+    """Nothing here is about snapshots."""
+    return quick_cloud
+
+
+@pytest.fixture(scope="module")
 def up(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that took over a secret, an app and model files that somebody had made by hand; first it was refused."""
     local_cloud.modal("secret", "create", SECRET, "LLAMA_API_KEY=a-key-of-somebody-else", "THEIRS=stays")
@@ -50,9 +56,8 @@ def up(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Ite
         local_cloud.modal("deploy", str(BY_HAND))
     put_model(local_cloud, CARRIED)
     before = ids(local_cloud)
-    stack = Stack(local_cloud.env(), tmp_path_factory.mktemp("project"))
-    stack.init(appName=APP, model=MODEL.model_dump(exclude_none=True))
-    try:
+    with Stack(local_cloud.env(), tmp_path_factory.mktemp("project")) as stack:
+        stack.init(appName=APP, model=MODEL.model_dump(exclude_none=True))
         refused = stack.pulumi("up", "--yes", "--skip-preview", check=False)
         assert refused.returncode != 0
         stack.configure(adopt=True)
@@ -60,8 +65,6 @@ def up(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Ite
         adopted = {"told": told, "before": before, "after": ids(local_cloud)}
         (stack.directory / "adopted.json").write_text(json.dumps(adopted))
         yield stack
-    finally:
-        stack.destroy()
         local_cloud.modal("volume", "rm", "-r", "llama-models", MODEL.key, check=False)
 
 

@@ -31,25 +31,10 @@ KEY_LENGTH = 24
 @pytest.fixture(scope="module")
 def up(local_cloud: LocalCloud, earlier_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that serves an earlier tag."""
-    stack = Stack(local_cloud.env(), tmp_path_factory.mktemp("project"))
-    stack.init(appName=APP, llamaCppTag=EARLIER_TAG)
-    try:
+    with Stack(local_cloud.env(), tmp_path_factory.mktemp("project")) as stack:
+        stack.init(appName=APP, llamaCppTag=EARLIER_TAG)
         stack.up()
         yield stack
-    finally:
-        stack.destroy()
-
-
-@contextmanager
-def configured(stack: Stack, **values: Any) -> Iterator[None]:
-    """Configuration values for the length of a block. Nothing is deployed."""
-    file = stack.directory / f"Pulumi.{stack.name}.yaml"
-    before = file.read_text()
-    stack.configure(**values)
-    try:
-        yield
-    finally:
-        file.write_text(before)
 
 
 @contextmanager
@@ -57,18 +42,6 @@ def edited(file: Path, change: Callable[[str], str]) -> Iterator[None]:
     """A file with other content for the length of a block."""
     before = file.read_text()
     file.write_text(change(before))
-    try:
-        yield
-    finally:
-        file.write_text(before)
-
-
-@contextmanager
-def another_key(stack: Stack) -> Iterator[None]:
-    """Another API key in the configuration for the length of a block."""
-    file = stack.directory / f"Pulumi.{stack.name}.yaml"
-    before = file.read_text()
-    stack.pulumi("config", "set", "--secret", "apiKey", secrets.token_hex(KEY_LENGTH))
     try:
         yield
     finally:
@@ -96,7 +69,7 @@ def matches_golden(up: Stack, request: pytest.FixtureRequest) -> Callable[[str],
 
 
 def test_preview_of_a_tag_bump(up: Stack, matches_golden: Callable[[str], None]) -> None:
-    with configured(up, llamaCppTag=default_tag()):
+    with up.configured(llamaCppTag=default_tag()):
         assert up.preview() == {"llama-server": "replace", "release-check": "replace", "app": "update"}
         matches_golden("tag-bump")
 
@@ -116,36 +89,37 @@ def test_preview_of_reordered_patches(up: Stack, matches_golden: Callable[[str],
 
 
 def test_preview_of_more_slots(up: Stack, matches_golden: Callable[[str], None]) -> None:
-    with configured(up, parallel=3):
+    with up.configured(parallel=3):
         assert up.preview() == {"release-check": "replace", "app": "update"}
         matches_golden("more-slots")
 
 
 def test_preview_of_more_containers(up: Stack, matches_golden: Callable[[str], None]) -> None:
-    with configured(up, maxContainers=3):
+    with up.configured(maxContainers=3):
         assert up.preview() == {"app": "update"}
         matches_golden("more-containers")
 
 
 def test_preview_of_a_rotation(up: Stack, matches_golden: Callable[[str], None]) -> None:
-    with another_key(up):
+    with up.configured():
+        up.pulumi("config", "set", "--secret", "apiKey", secrets.token_hex(KEY_LENGTH))
         assert up.preview() == {"api-key": "update", "release-check": "replace", "app": "update"}
         matches_golden("rotation")
 
 
 def test_preview_of_another_region(up: Stack, matches_golden: Callable[[str], None]) -> None:
-    with configured(up, routingRegion="eu-west"):
+    with up.configured(routingRegion="eu-west"):
         assert up.preview()["app"] == "replace"
         matches_golden("another-region")
 
 
 def test_preview_of_a_forced_rebuild(up: Stack, matches_golden: Callable[[str], None]) -> None:
-    with configured(up, buildGeneration=1):
+    with up.configured(buildGeneration=1):
         matches_golden("forced-rebuild")
 
 
 def test_preview_of_a_forced_snapshot(up: Stack, matches_golden: Callable[[str], None]) -> None:
-    with configured(up, snapshotGeneration=1):
+    with up.configured(snapshotGeneration=1):
         assert up.preview() == {"release-check": "replace", "app": "update"}
         matches_golden("forced-snapshot")
 
@@ -167,16 +141,22 @@ def test_bump_and_rollback_keep_the_url_and_everything_that_was_made(up: Stack, 
     assert serving(up) == names(up) == earlier
     assert up.output("endpoint") == endpoint
     assert versions(local_cloud, f"{APP}-candidate") == candidates
-    assert found(up) == {"llama-server": True, "release-check": True}
+    assert up.resource("llama-server")["found"]
+    assert up.resource("release-check")["found"]
 
 
 @pytest.mark.parametrize(
-    "change", [{"parallel": 3}, {"maxContainers": 2}, {"sampling": "precise"}], ids=lambda change: next(iter(change))
+    ("change", "slots"), [({"parallel": 3}, 3), ({"maxContainers": 2}, 2)], ids=["slots", "scaling"]
 )
-def test_going_back_proves_nothing_again(up: Stack, local_cloud: LocalCloud, change: dict[str, Any]) -> None:
-    before = names(up)
-    with configured(up, **change):
+def test_change_keeps_the_url_and_going_back_proves_nothing_again(
+    up: Stack, local_cloud: LocalCloud, change: dict[str, Any], slots: int
+) -> None:
+    before, endpoint = names(up), up.output("endpoint")
+    with up.configured(**change):
         up.up()
+        assert serving(up) == names(up)
+        assert properties(up)["total_slots"] == slots
+        assert up.output("endpoint") == endpoint
     candidates = versions(local_cloud, f"{APP}-candidate")
     up.up()
     assert serving(up) == names(up) == before
@@ -202,22 +182,23 @@ def names(stack: Stack) -> dict[str, str]:
 
 def serving(stack: Stack) -> dict[str, str]:
     """What the endpoint itself says of the release."""
-    headers = {"Authorization": f"Bearer {stack.api_key}"}
-    with httpx.Client(base_url=stack.output("endpoint"), headers=headers, timeout=60) as client:
-        aliases = client.get("/v1/models").raise_for_status().json()["data"][0]["aliases"]
-        info = client.get("/props").raise_for_status().json()["build_info"]
+    aliases = asked(stack, "/v1/models")["data"][0]["aliases"]
+    info = properties(stack)["build_info"]
     build = re.search(r"b\d+-[0-9a-f]{12}", info)
     [alias] = [name for name in aliases if name.startswith("~rel-")]
     return {"build": build[0] if build else info, "alias": alias}
 
 
+def properties(stack: Stack) -> dict[str, Any]:
+    """llama-server's own account of itself."""
+    return asked(stack, "/props")
+
+
+def asked(stack: Stack, path: str) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {stack.api_key}"}
+    return dict(httpx.get(stack.output("endpoint") + path, headers=headers, timeout=60).raise_for_status().json())
+
+
 def versions(cloud: LocalCloud, app: str) -> int:
     """How many deploys of this app there have been: `modal app list` has one row for each life of a name."""
     return len([row for row in json.loads(cloud.modal("app", "list", "--json").stdout) if app in row.values()])
-
-
-def found(stack: Stack) -> dict[str, bool]:
-    """Which resources of the state were found and not made, of those that can be."""
-    resources = json.loads(stack.pulumi("stack", "export").stdout)["deployment"]["resources"]
-    by_name = {resource["urn"].rsplit("::", 1)[1]: resource.get("outputs", {}) for resource in resources}
-    return {name: by_name[name]["found"] for name in ("llama-server", "release-check")}

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import yaml
 
 from providers.secret import ModalSecretProvider
 from tests.provider.host import provider_host
-from tests.stack import CACHE, LocalCloud, Stack
+from tests.stack import BUILDS, CACHE, LocalCloud, Stack
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
 
@@ -51,16 +50,12 @@ def run(llama_server_build: Path, tmp_path_factory: pytest.TempPathFactory) -> R
         shell.setenv("XDG_CACHE_HOME", str(CACHE.parent))
         shell.setenv("HOME", str(directory / "home"))
         shell.setenv("TMPDIR", str(directory / "tmp"))
-        cloud = LocalCloud(directory / "cloud", {"llama-builds": CACHE / "builds"})
-        cloud.up()
-        try:
+        with LocalCloud(directory / "cloud", BUILDS) as cloud:
             stack = Stack(cloud.env(), directory / "project")
             secret = {"key": stack.api_key, "new key": secrets.token_hex(24), "hub token": cloud.env()["HF_TOKEN"]}
             run = Run(directory, secret)
             with watched_arguments(run):
                 live(stack, cloud, run)
-        finally:
-            cloud.down()
     return run
 
 
@@ -69,9 +64,10 @@ def live(stack: Stack, cloud: LocalCloud, run: Run) -> None:
     printed = run.directory / "printed"
     stack.init(appName="llama-secrets")
     stack.pulumi("config", "set", "--secret", "hfToken", run.secrets["hub token"])
-    set_model(stack, repo="llama-on-modal/tiny-gemma4-gated")
+    stack.set_model(repo="llama-on-modal/tiny-gemma4-gated")
     try:
         (printed / "up").write_text(stack.up())
+        assert stack.output("model").startswith("llama-on-modal--tiny-gemma4-gated@")
         with_wrong_bytes(stack, printed / "failure")
         stack.pulumi("config", "set", "--secret", "apiKey", run.secrets["new key"])
         (printed / "preview").write_text(stack.pulumi("preview", "--diff", "--json").stdout)
@@ -85,20 +81,11 @@ def live(stack: Stack, cloud: LocalCloud, run: Run) -> None:
 
 def with_wrong_bytes(stack: Stack, printed: Path) -> None:
     """An `up` that fails in a job."""
-    file = stack.directory / "Pulumi.local.yaml"
-    before = file.read_text()
-    set_model(stack, weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64})
-    done = stack.pulumi("up", "--yes", "--skip-preview", check=False)
+    with stack.configured():
+        stack.set_model(weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64})
+        done = stack.pulumi("up", "--yes", "--skip-preview", check=False)
     assert done.returncode != 0
     printed.write_text(done.stdout + done.stderr)
-    file.write_text(before)
-
-
-def set_model(stack: Stack, **changes: object) -> None:
-    file = stack.directory / "Pulumi.local.yaml"
-    content = yaml.safe_load(file.read_text())
-    content["config"]["llama-on-modal:model"] |= changes
-    file.write_text(yaml.safe_dump(content))
 
 
 @contextmanager

@@ -75,6 +75,12 @@ def _status(stack: Stack) -> int:
 
 
 @pytest.fixture(scope="module")
+def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
+    """Nothing here is about snapshots."""
+    return quick_cloud
+
+
+@pytest.fixture(scope="module")
 def pair(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Both stacks, brought up at the same moment; the first with a Hub token of its own."""
     stacks = []

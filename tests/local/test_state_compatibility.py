@@ -39,6 +39,12 @@ State = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
+def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
+    """Nothing here is about snapshots."""
+    return quick_cloud
+
+
+@pytest.fixture(scope="module")
 def up(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A deployed stack with every resource."""
     stack = new_stack(local_cloud, tmp_path_factory.mktemp("project"))

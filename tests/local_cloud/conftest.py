@@ -13,12 +13,8 @@ from tests.stack import LocalCloud
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """Up while the module's tests run."""
-    cloud = LocalCloud(tmp_path_factory.mktemp("cloud"))
-    cloud.up()
-    try:
+    with LocalCloud(tmp_path_factory.mktemp("cloud")) as cloud:
         yield cloud
-    finally:
-        cloud.down()
 
 
 @pytest.fixture(scope="module")

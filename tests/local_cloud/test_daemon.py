@@ -28,12 +28,8 @@ pytestmark = pytest.mark.local
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[LocalCloud]:
-    cloud = LocalCloud(tmp_path / "home", seeds={"seeded": tmp_path / "seed"})
-    cloud.up()
-    try:
+    with LocalCloud(tmp_path / "home", seeds={"seeded": tmp_path / "seed"}) as cloud:
         yield cloud
-    finally:
-        cloud.down()
 
 
 def connected(cloud: LocalCloud) -> modal.Client:

@@ -19,7 +19,7 @@ from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, get, wake
 pytestmark = pytest.mark.local
 
 needs_runsc = pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
-runtime = pytest.mark.parametrize("runtime", [pytest.param("runsc", marks=needs_runsc), "process", "plain"])
+runtime = pytest.mark.parametrize("runtime", [pytest.param("runsc", marks=needs_runsc), "plain"])
 
 
 def client() -> httpx.AsyncClient:
@@ -116,10 +116,9 @@ def test_a_server_that_cannot_start_is_not_started_in_a_loop() -> None:
     asyncio.run(scenario())
 
 
-@runtime
-def test_a_container_whose_server_died_is_replaced(runtime: str) -> None:
+def test_a_container_whose_server_died_is_replaced() -> None:
     async def scenario() -> None:
-        async with cloud(runtime) as c:
+        async with cloud("plain") as c:
             await c.deploy(echo_app("web", min_containers=1), "web")
             first = (await wake(c.url("web") + "/who")).json()["task"]
             assert (await get(c.url("web") + "/exit")).status_code in (502, 503)

@@ -32,12 +32,8 @@ ORDINARY = 65534
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[LocalCloud]:
-    cloud = LocalCloud(tmp_path / "home")
-    cloud.up()
-    try:
+    with LocalCloud(tmp_path / "home") as cloud:
         yield cloud
-    finally:
-        cloud.down()
 
 
 def until(happened: Callable[[], Any], what: str, seconds: float = 60) -> Any:
