@@ -26,9 +26,15 @@ from tests.kills.sweep import VICTIMS, Outcome, Point, run
 from tests.kills.world import World
 from tests.stack import CACHE, PROGRAM, PROJECT
 
-WORKERS: tuple[tuple[str, ...], ...] = (("create",), ("destroy", "scale", "parallel", "rotate", "tag", "compile"))
-"""Which scenarios run side by side; about as many points each."""
+EVEN, ODD, ALL = slice(0, None, 2), slice(1, None, 2), slice(None)
 
+WORKERS: tuple[dict[str, slice], ...] = (
+    {"create": EVEN},
+    {"create": ODD},
+    {"rotate": ALL, "parallel": ALL},
+    {"destroy": ALL, "scale": ALL, "tag": ALL, "compile": ALL},
+)
+"""Which points of which scenarios run side by side; about as many each. Most of a point is waiting for processes."""
 
 A_WEEK = 7 * 86400.0
 
@@ -67,30 +73,30 @@ def content() -> str:
     return digest.hexdigest()[:12]
 
 
-def points(prepared: Mapping[str, Prepared]) -> list[Point]:
-    """All points of some scenarios, mixed, so that a part of them says something about all; what takes longest comes last."""
-    found = [
-        Point(name, call, when, victim)
-        for name, each in prepared.items()
-        for call, when in each.points
-        for victim in VICTIMS
-    ]
-    return sorted(found, key=lambda p: (bool(SCENARIOS[p.scenario].like), hashlib.sha256(str(p).encode()).digest()))
+def points(prepared: Prepared) -> list[Point]:
+    """All points of a scenario, mixed, so that a part of them says something about all."""
+    found = [Point(prepared.scenario.name, call, when, victim) for call, when in prepared.points for victim in VICTIMS]
+    return sorted(found, key=lambda point: hashlib.sha256(str(point).encode()).digest())
 
 
-def work(directory: Path, names: Iterable[str], arguments: argparse.Namespace, results: Results) -> list[str]:
-    """Run the points of some scenarios one after another; returns the names of all of them."""
-    world = World(directory)
+def work(directory: Path, shares: Mapping[str, slice], arguments: argparse.Namespace, results: Results) -> list[str]:
+    """Run a share of the points of some scenarios one after another; returns the names of all of them.
+
+    Without snapshots: what a kill does to these is in `tests/local_cloud/`, and in the sample of this sweep.
+    """
+    world = World(directory, runtime="process")
     known = results.latest()
     prepared: dict[str, Prepared] = {}
+    shared: list[Point] = []
     try:
-        for name in names:
+        for name, share in shares.items():
             if stopping.is_set() or (arguments.parts and not any(_may_be_in(name, part) for part in arguments.parts)):
                 continue
             began = time.monotonic()
             prepared[name] = prepare(world, SCENARIOS[name])
             say(f"{name}: prepared in {time.monotonic() - began:.0f} s")
-        chosen = [point for point in points(prepared) if not arguments.parts or _is_one_of(point, arguments.parts)]
+            shared += points(prepared[name])[share]
+        chosen = [point for point in shared if not arguments.parts or _is_one_of(point, arguments.parts)]
         for point in chosen:
             passed = str(point) in known and not known[str(point)].problems
             if arguments.list or stopping.is_set() or (passed and not arguments.again):
@@ -141,7 +147,7 @@ def main() -> int:
             shutil.rmtree(other)
     results = Results(directory)
     with ThreadPoolExecutor(len(WORKERS)) as pool:
-        working = [pool.submit(work, directory / str(i), names, arguments, results) for i, names in enumerate(WORKERS)]
+        working = [pool.submit(work, directory / str(i), share, arguments, results) for i, share in enumerate(WORKERS)]
         try:
             wait(working)
         except KeyboardInterrupt:

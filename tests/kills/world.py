@@ -28,6 +28,8 @@ class World:
     """`root/live` is where everything runs: paths and ports stay the same in every copy; `root/bases` are the copies."""
 
     root: Path
+    runtime: str = "auto"
+    """What starts the local cloud's containers; `process` is the quickest."""
     watcher: Watcher | None = None
 
     def __post_init__(self) -> None:
@@ -35,7 +37,7 @@ class World:
         self.bases = self.root / "bases"
         self.project = self.live / "project"
         self.home = self.live / "cloud"
-        self.cloud = LocalCloud(self.home, seeds={"llama-builds": self.root / "seed"})
+        self.cloud = LocalCloud(self.home, seeds={"llama-builds": self.root / "seed"}, runtime=self.runtime)
         self._proxy: Proxy | None = None
 
     # ---- bases
