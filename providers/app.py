@@ -17,6 +17,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from providers import cloud, reasons, serving
 from providers.base import Inputs, Provider, has_unknown, same
+from providers.deploy import deploy
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
 from providers.rollout import Rollout
@@ -148,7 +149,7 @@ def _rollout(modal: cloud.Cloud, props: Inputs) -> Rollout:
 
 
 def _deploy(rollout: Rollout) -> dict[str, Any]:
-    done = rollout.modal.deploy("server", rollout.deployment.props(), rollout.progress, DEPLOY_DEADLINE_SECONDS)
+    done = deploy("server", rollout.deployment.props(), rollout.progress, DEPLOY_DEADLINE_SECONDS)
     serving.mark(rollout.modal, rollout.deployment)
     return done
 

@@ -23,6 +23,7 @@ from modal_app import artifacts as directories
 from modal_app.artifacts import Needed
 from providers import cloud
 from providers.base import Inputs, Provider
+from providers.deploy import deploy
 from providers.errors import ProviderError
 from providers.progress import Progress
 
@@ -186,7 +187,7 @@ def _run(props: Inputs, function: str, args: list[str], job: Job) -> dict[str, A
     progress = Progress(props["key"])
     modal = cloud.connect(props["address"])
     start = time.monotonic()
-    app = _deploy_jobs(modal, props, progress)
+    app = _deploy_jobs(props, progress)
     secret = props.get("hubSecret") if function in job.with_token else None
     deadline = job.deadline if function == job.function else VERIFY_DEADLINE_SECONDS
     answer = modal.run_job(app, function, props["environment"], args, progress, deadline, secret)
@@ -194,13 +195,11 @@ def _run(props: Inputs, function: str, args: list[str], job: Job) -> dict[str, A
     return dict(json.loads(answer))
 
 
-def _deploy_jobs(modal: cloud.Cloud, props: Inputs, progress: Progress) -> str:
+def _deploy_jobs(props: Inputs, progress: Progress) -> str:
     """Deploy the app of the jobs once a process; a deploy without changes is none. Returns the app's name."""
     environment = props["environment"]
     with _jobs_lock:
         if environment not in _jobs_deployed:
-            description = {"environment": environment}
-            _jobs_deployed[environment] = modal.deploy("jobs", description, progress, DEPLOY_DEADLINE_SECONDS)[
-                "app_name"
-            ]
+            app = deploy("jobs", {"environment": environment}, progress, DEPLOY_DEADLINE_SECONDS)
+            _jobs_deployed[environment] = app["app_name"]
         return _jobs_deployed[environment]

@@ -21,6 +21,7 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from providers import cloud, reasons
 from providers.base import Inputs, Provider, has_unknown
+from providers.deploy import deploy
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
 from providers.rollout import Rollout
@@ -133,7 +134,7 @@ def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
     start = time.monotonic()
     results = []
     try:
-        app = modal.deploy("server", candidate.props(), progress, DEPLOY_DEADLINE_SECONDS)
+        app = deploy("server", candidate.props(), progress, DEPLOY_DEADLINE_SECONDS)
         try:
             for result in checks.each(
                 app["url"],

@@ -11,9 +11,6 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -235,44 +232,6 @@ class Cloud:
             modal.Volume.from_name(volume, environment_name=environment).remove_file(path, recursive=True)
 
     # ---- apps and jobs
-
-    def deploy(self, kind: str, description: dict[str, Any], report: Report, deadline: float) -> dict[str, Any]:
-        """Deploy an app in a process of its own and return what it says of it (`python -m modal_app.deploy`).
-
-        That process ends when this one does: two deploys of one app side by side would take each other's place.
-        `deadline` is in seconds. Raises ProviderError with the process's own last line when it fails.
-        """
-        process = subprocess.Popen(
-            [sys.executable, "-m", "modal_app.deploy", kind, "--parent", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        timer = threading.Timer(deadline, process.kill)
-        timer.start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        last = ""
-        try:
-            with process.stdin as stdin:
-                stdin.write(json.dumps(description))
-            for line in process.stderr:
-                if line.strip():
-                    last = line.strip()
-                    report(last)
-            answer = process.stdout.read()
-            if process.wait() != 0:
-                if not timer.is_alive():
-                    last = f"still deploying after {deadline:.0f} s: expected it to be done by then: run it again"
-                raise ProviderError(
-                    last.removeprefix("error: ") or f"the deploy process ended with {process.returncode}"
-                )
-        finally:
-            timer.cancel()
-        return dict(json.loads(answer.strip().splitlines()[-1]))
 
     def run_job(
         self,
