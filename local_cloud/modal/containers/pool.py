@@ -108,13 +108,16 @@ class Pool(ABC, Generic[W]):
                     await self._change.wait()
 
     async def _reap(self) -> None:
-        for worker in [w for w in self.workers if w.stage is Stage.ENDED]:
-            await worker.ended()
-            self.workers.remove(worker)
-            if worker.was_ready:
-                self._failures = 0
-            if worker.failure:
+        for worker in list(self.workers):
+            if worker.failure and not worker.failure_counted:  # before its end, or the next one starts while it ends
+                worker.failure_counted = True
+                self._failures = 0 if worker.was_ready else self._failures
                 self._failed(time.monotonic())
+            if worker.stage is Stage.ENDED:
+                await worker.ended()
+                self.workers.remove(worker)
+                if worker.was_ready and not worker.failure:
+                    self._failures = 0
 
     def _failed(self, now: float) -> None:
         """1, 2, 4, ... seconds: a container that cannot start is not started in a loop."""

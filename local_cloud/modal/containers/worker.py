@@ -75,6 +75,7 @@ class Worker(ABC):
         """The container's own word that its enter hooks have run (servers) or that it takes inputs (functions)."""
         self.failure = ""
         """Why it failed, once it has: one line."""
+        self.failure_counted = False
         self.container: Container | None = None
         self.drain_until = math.inf
         """On the monotonic clock: when draining is over, whatever is in flight."""
