@@ -80,11 +80,8 @@ def points(prepared: Prepared) -> list[Point]:
 
 
 def work(directory: Path, shares: Mapping[str, slice], arguments: argparse.Namespace, results: Results) -> list[str]:
-    """Run a share of the points of some scenarios one after another; returns the names of all of them.
-
-    Without snapshots: what a kill does to these is in `tests/local_cloud/`, and in the sample of this sweep.
-    """
-    world = World(directory, runtime="process")
+    """Run a share of the points of some scenarios one after another; returns the names of all of them."""
+    world = World(directory)
     known = results.latest()
     prepared: dict[str, Prepared] = {}
     shared: list[Point] = []

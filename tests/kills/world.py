@@ -25,11 +25,12 @@ QUICK = {"appName": APP, "scaledownWindow": 15, "startupTimeout": 300, "exitGrac
 
 @dataclass
 class World:
-    """`root/live` is where everything runs: paths and ports stay the same in every copy; `root/bases` are the copies."""
+    """`root/live` is where everything runs: paths and ports stay the same in every copy; `root/bases` are the copies.
+
+    Without snapshots, which would double the time: what a kill does to these is in `tests/local_cloud/`.
+    """
 
     root: Path
-    runtime: str = "auto"
-    """What starts the local cloud's containers; `process` is the quickest."""
     watcher: Watcher | None = None
 
     def __post_init__(self) -> None:
@@ -37,7 +38,7 @@ class World:
         self.bases = self.root / "bases"
         self.project = self.live / "project"
         self.home = self.live / "cloud"
-        self.cloud = LocalCloud(self.home, seeds={"llama-builds": self.root / "seed"}, runtime=self.runtime)
+        self.cloud = LocalCloud(self.home, seeds={"llama-builds": self.root / "seed"}, runtime="process")
         self._proxy: Proxy | None = None
 
     # ---- bases

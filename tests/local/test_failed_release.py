@@ -44,7 +44,7 @@ def weights(hub: Path, name: str) -> Path:
 @pytest.fixture(scope="module")
 def cloud(models: Path, tmp_path_factory: pytest.TempPathFactory, llama_server_build: Path) -> Iterator[LocalCloud]:
     """A local cloud whose hub has these models."""
-    with LocalCloud(tmp_path_factory.mktemp("cloud"), BUILDS, models) as cloud:
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), BUILDS, models, runtime="process") as cloud:
         yield cloud
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ import httpx
 import modal
 import pytest
 
+from local_cloud.modal.containers import servers
 from local_cloud.modal.containers.functions import FunctionWorker
 from local_cloud.modal.containers.worker import Stage
 from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, get, wake
@@ -124,7 +126,9 @@ def test_a_server_that_cannot_start_is_not_started_in_a_loop() -> None:
     asyncio.run(scenario())
 
 
-def test_a_container_whose_server_died_is_replaced() -> None:
+def test_a_container_whose_server_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "HEALTH_INTERVAL", 0.5)
+
     async def scenario() -> None:
         async with cloud("plain") as c:
             await c.deploy(echo_app("web", min_containers=1), "web")
@@ -307,7 +311,7 @@ def work_app(name: str, volume: modal.Volume | None = None, **options: Any) -> m
                 file.write("written")
             return root
         if what == "child":
-            subprocess.Popen(["sleep", "1000"])
+            subprocess.Popen([os.environ["MODAL_TASK_ID"], "1000"], executable="sleep")
         return os.environ["MODAL_TASK_ID"]
 
     return app
@@ -430,24 +434,21 @@ def test_a_container_takes_its_children_with_it(runtime: str) -> None:
     async def scenario() -> None:
         async with cloud(runtime) as c:
             await c.deploy(work_app("jobs", scaledown_window=2), "jobs")
-            before = sleepers()
-            await call(c, "jobs", "child")
-            assert len(sleepers() - before) == 1
+            task = await call(c, "jobs", "child")
+            assert len(named(task)) == 1
             await c.eventually(lambda: not c.ledger.open_tasks(), 10)
-            assert sleepers() == before
+            assert named(task) == []
 
     asyncio.run(scenario())
 
 
-def sleepers() -> set[int]:
-    """Processes on this machine that run `sleep 1000`."""
-    found = set()
+def named(task: str) -> list[int]:
+    """Processes on this machine that bear the name of a task."""
+    found = []
     for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            if (directory / "cmdline").read_bytes() == b"sleep\x001000\x00":
-                found.add(int(directory.name))
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            if (directory / "cmdline").read_bytes().startswith(task.encode()):
+                found.append(int(directory.name))
     return found
 
 

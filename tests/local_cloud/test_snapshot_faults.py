@@ -109,12 +109,12 @@ def test_a_restore_that_fails_hangs_or_lies_is_not_tried_again(tmp_path: Path, m
 
 @pytest.mark.parametrize(
     ("fail", "error"),
-    [("dead", r": it was not ready within startup_timeout \(20 s\)"), ("exit", " with exit code 139")],
+    [("dead", r": it was not ready within startup_timeout \(12 s\)"), ("exit", " with exit code 139")],
 )
 def test_a_restored_container_without_a_server_is_replaced_by_a_fresh_one(fail: str, error: str) -> None:
     async def scenario() -> None:
         async with cloud("runsc") as c:
-            await c.deploy(snapshot_app("web", fail=fail, startup_timeout=20), "web")
+            await c.deploy(snapshot_app("web", fail=fail, startup_timeout=12), "web")
             await falls_back(c, f"failed to restore container from snapshot{error}")
 
     asyncio.run(scenario())
