@@ -133,6 +133,7 @@ class LlamaDeployment(pulumi.ComponentResource):
             gpu=gpu,
             cpu=settings.cpu,
             memory=settings.memory,
+            min_headroom_mib=settings.min_headroom_mib or None,
             snapshot=settings.snapshot,
             snapshot_generation=settings.snapshot_generation,
             api_key=SecretRef(name=f"{settings.app_name}-api-key"),

@@ -58,6 +58,7 @@ class Settings(BaseModel):
     threads: Annotated[int, Field(ge=0, le=256)]
     cpu: Annotated[int, Field(ge=1, le=64)]
     memory: Annotated[int, Field(ge=128, le=344064)]
+    min_headroom_mib: Annotated[int, Field(ge=0, alias="minHeadroomMiB")]
 
     parallel: Annotated[int, Field(ge=1, le=64)]
     ctx_per_slot: Annotated[int, Field(ge=256, le=262144)]

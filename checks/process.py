@@ -60,6 +60,8 @@ def _memory(session: Session, event: Event) -> Seen:
     words = f"weights in anonymous memory; {memory['rss_mib']:,.0f} MiB resident"
     if "available_mib" in memory:
         words += f", {memory['available_mib']:,.0f} MiB free on the machine"
+    if "device_free_mib" in memory:
+        words += f", {memory['device_free_mib']:,.0f} MiB on the GPU"
     return Seen(words, {"memory_mib": memory, "model_files_mapped": 0})
 
 

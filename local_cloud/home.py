@@ -2,7 +2,7 @@
 
 ```
 credentials.json   the user's token, the hub's token and the key of blob addresses (mode 0600)
-state.sqlite       everything but secrets;  secrets.sqlite  theirs alone (mode 0600)
+state.sqlite       everything but secrets and Dicts;  secrets.sqlite, dicts.sqlite  theirs alone (mode 0600)
 files/ volumes/    uploaded bytes; the Volumes' files
 daemon.json        process id and addresses of the daemon, while it runs;  daemon.log  what it has to say
 run/               sockets and files of running containers

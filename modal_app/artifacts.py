@@ -37,6 +37,7 @@ __all__ = [
     "discard",
     "fault",
     "faults",
+    "look_of",
     "mangled",
     "publish",
     "sha256",
@@ -44,6 +45,7 @@ __all__ = [
     "sweep",
     "take_over",
     "weighed",
+    "why_not",
 ]
 
 MANIFEST = "manifest.json"
@@ -105,6 +107,21 @@ def complete(directory: Path, needed: Needed = NOTHING) -> dict[str, Any] | None
     """The manifest of a directory that holds every file of it at its size; None otherwise. Reads no contents."""
     manifest, sizes = _look(directory)
     return None if fault(manifest, directory.name, sizes, needed) else dict(json.loads(manifest or ""))
+
+
+def why_not(directory: Path, needed: Needed = NOTHING) -> str:
+    """Why a directory does not count, in a phrase; empty when it does. Reads no contents."""
+    manifest, sizes = _look(directory)
+    return fault(manifest, directory.name, sizes, needed) if directory.is_dir() else "it is not there"
+
+
+def look_of(*directories: Path) -> str:
+    """12 digits that change when a manifest, or a file's size or presence, changes in one of these directories."""
+    looks = [_look(directory) for directory in directories]
+    text = json.dumps(
+        [[(manifest or b"").decode(errors="replace"), sizes] for manifest, sizes in looks], sort_keys=True
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def weighed(directory: Path) -> dict[str, Any]:

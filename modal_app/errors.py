@@ -1,8 +1,9 @@
-"""The one error type of this package that reaches the user as a line of text.
+"""The error types of this package that reach the user as a line of text.
 
 ```
-Failure         known failure, one line: what happened: what was expected: what to do
-anything else   a bug: keeps its traceback
+Failure             known failure, one line: what happened: what was expected: what to do
+  PermanentFailure  of a release that no new start mends: it is recorded (`modal_app.failures`)
+anything else       a bug: keeps its traceback
 ```
 
 A `Failure` raised in a container travels to the caller through Modal, which pickles exceptions: it carries text alone.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Failure", "missing_environment"]
+__all__ = ["Failure", "PermanentFailure", "missing_environment"]
 
 
 class Failure(Exception):  # noqa: N818 - the name a user reads in Modal's own log is `Failure: <line>`
@@ -20,6 +21,10 @@ class Failure(Exception):  # noqa: N818 - the name a user reads in Modal's own l
 
     def __init__(self, text: str) -> None:
         super().__init__(" ".join(text.split()))
+
+
+class PermanentFailure(Failure):
+    """A failure that the next container of the release would meet as well, after another load that somebody pays."""
 
 
 def missing_environment(text: str) -> bool:

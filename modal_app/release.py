@@ -164,12 +164,20 @@ class Release(Frozen):
     """Memory of a container in MiB."""
     snapshot: Literal["gpu", "cpu", "none"] = "none"
     snapshot_generation: int = 0
+    min_headroom_mib: Annotated[int | None, Field(ge=1, alias="minHeadroomMiB")] = None
+    """MiB of host and of GPU memory that must be left after the warm-up; None asks for none.
+
+    It changes what is accepted, not what is served. It is part of the key all the same: a proof says that this much was left, and
+    an app that asks for more than was proven would replace its containers by some that may refuse to start.
+    """
     api_key: SecretRef
 
     @property
     def key(self) -> str:
         """40 hex digits that name this release in proofs, tags and logs."""
-        return digest(self.model_dump(mode="json"), 40)
+        # releases of before it existed keep their keys
+        without = {"min_headroom_mib"} if self.min_headroom_mib is None else set()
+        return digest(self.model_dump(mode="json", exclude=without), 40)
 
     @property
     def alias(self) -> str:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import modal
 
 from modal_app import described, images
-from modal_app.errors import Failure
-from modal_app.lines import event
+from modal_app.container import Container
 from modal_app.release import BUILDS_MOUNT, MODELS_MOUNT, SERVER_NAME, Deployment
-from modal_app.supervisor import API_KEY, Supervisor
+from modal_app.supervisor import API_KEY
 
 __all__ = ["LlamaServer", "app"]
 
@@ -29,13 +28,16 @@ def _volume(name: str) -> modal.Volume:
     return volume.with_mount_options(read_only=True) if borrowed else volume
 
 
+BUILDS, MODELS = _volume(DEPLOYMENT.builds_volume), _volume(DEPLOYMENT.models_volume)
+
+
 @app.server(
     name=SERVER_NAME,
     image=images.runtime(RELEASE.gpu).env(described.encoded(described.frozen_part(DEPLOYMENT))),
     secrets=[
         modal.Secret.from_name(RELEASE.api_key.name, environment_name=DEPLOYMENT.environment, required_keys=[API_KEY])
     ],
-    volumes={BUILDS_MOUNT: _volume(DEPLOYMENT.builds_volume), MODELS_MOUNT: _volume(DEPLOYMENT.models_volume)},
+    volumes={BUILDS_MOUNT: BUILDS, MODELS_MOUNT: MODELS},
     gpu=RELEASE.gpu,
     cpu=RELEASE.cpu,
     memory=RELEASE.memory,
@@ -58,21 +60,15 @@ class LlamaServer:
     @modal.enter(snap=SNAPSHOT)
     def start(self) -> None:
         """Load and warm the server. Modal takes the snapshot when this returns."""
-        try:
-            self.supervisor = Supervisor(RELEASE)
-            self.supervisor.start()
-        except Failure as error:
-            # who deployed it waits for this release: the reason is worth more than a time-out
-            event("failed", release=RELEASE.key, reason=str(error))
-            raise
+        self.container = Container(RELEASE, DEPLOYMENT.environment)
+        self.container.start(BUILDS, MODELS)
 
     @modal.enter(snap=False)
     def resume(self) -> None:
-        """Look whether the restored server answers, without touching a Volume, and watch it from here on."""
-        self.supervisor.resume()
+        """Look whether the restored server answers, and watch it from here on."""
+        self.container.resume()
 
     @modal.exit()
     def stop(self) -> None:
-        """End the server, also when `start` failed half-way."""
-        if supervisor := getattr(self, "supervisor", None):
-            supervisor.stop()
+        """End the server."""
+        self.container.stop()

@@ -17,10 +17,13 @@ import httpx
 
 from modal_app.errors import Failure
 
-__all__ = ["Warmup", "run", "warmups"]
+__all__ = ["Warmup", "answers", "run", "warmups"]
 
 REQUEST_SECONDS = 300.0
 """The first request after a load compiles kernels and reads the whole model once."""
+
+RESTORED_REQUEST_SECONDS = 60.0
+"""The first request after a restore, which brings what the snapshot left on disk back into memory."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,37 @@ def run(base_url: str, key: str, images: bool) -> list[str]:
     Raises Failure, with what came back, when one does not answer as it should. No connection stays open.
     """
     done = []
-    with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as client:
+    with _client(base_url, key) as client:
         for warmup in warmups(images):
-            try:
-                answer = client.post("/v1/chat/completions", json=warmup.body, timeout=REQUEST_SECONDS)
-            except httpx.HTTPError as error:
-                raise Failure(_failed(warmup, f"{type(error).__name__}: {error}")) from None
-            if answer.status_code != httpx.codes.OK:
-                raise Failure(_failed(warmup, f"{answer.status_code}: {answer.text[:300]}"))
-            message = answer.json()["choices"][0]["message"]
-            if not any(message.get(field) for field in warmup.expected):
-                raise Failure(_failed(warmup, f"200 with {answer.text[:300]}"))
+            _send(client, warmup, REQUEST_SECONDS)
             done.append(warmup.name)
     return done
+
+
+def answers(base_url: str, key: str) -> None:
+    """Send the first warm-up again: a restored server may be healthy and compute nothing. Raises Failure as `run` does."""
+    with _client(base_url, key) as client:
+        _send(client, next(warmups(images=False)), RESTORED_REQUEST_SECONDS)
+
+
+def _client(base_url: str, key: str) -> httpx.Client:
+    return httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+
+
+def _send(client: httpx.Client, warmup: Warmup, seconds: float) -> None:
+    try:
+        answer = client.post("/v1/chat/completions", json=warmup.body, timeout=seconds)
+    except httpx.HTTPError as error:
+        raise Failure(_failed(warmup, f"{type(error).__name__}: {error}")) from None
+    if answer.status_code != httpx.codes.OK:
+        raise Failure(_failed(warmup, f"{answer.status_code}: {answer.text[:300]}"))
+    try:
+        message = answer.json()["choices"][0]["message"]
+        found = any(message.get(field) for field in warmup.expected)
+    except (ValueError, LookupError, TypeError, AttributeError):  # no JSON, or none of that form
+        found = False
+    if not found:
+        raise Failure(_failed(warmup, f"200 with {answer.text[:300]!r}"))
 
 
 def _failed(warmup: Warmup, came_back: str) -> str:

@@ -11,6 +11,8 @@ import checks
 from ops.errors import OperatorError
 from ops.stacks import Stack
 from ops.table import Table
+from providers import cloud
+from providers.errors import ProviderError
 
 __all__ = ["add_parser"]
 
@@ -51,7 +53,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    endpoint, key, expect = _of_stack(arguments.stack) if arguments.stack else _given(arguments)
+    stack = Stack(arguments.stack) if arguments.stack else None
+    endpoint, key, expect = _of_stack(stack) if stack else _given(arguments)
     table = None if arguments.json else Table(sys.stdout, checks.NAMES)
     if table:
         table.begin(f"Checking {endpoint}" + (f" ({expect.release_alias})" if expect.release_alias else ""))
@@ -70,6 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 table.row(result)
     except checks.NotServing as error:
         print(error, file=sys.stderr)  # noqa: T201
+        if stack and (why := _recorded(stack)):
+            print(why, file=sys.stderr)  # noqa: T201
         return 1
     if table:
         table.end(results)
@@ -100,9 +105,19 @@ def _given(arguments: argparse.Namespace) -> tuple[str, str, checks.Expectations
     return arguments.endpoint, key, checks.Expectations()
 
 
-def _of_stack(name: str) -> tuple[str, str, checks.Expectations]:
+def _recorded(stack: Stack) -> str | None:
+    """What the stack's containers recorded as the reason why they do not start, if they did and it can be read."""
+    config = stack.config()
+    try:
+        return cloud.connect(config["modalAddress"]).recorded_failure(
+            stack.outputs()["release"], config["modalEnvironment"]
+        )
+    except ProviderError as error:
+        return f"what its containers recorded cannot be read: {error}"
+
+
+def _of_stack(stack: Stack) -> tuple[str, str, checks.Expectations]:
     """Endpoint, key and expectations of a deployed stack."""
-    stack = Stack(name)
     outputs = stack.outputs()
     expect = checks.Expectations.of_key(outputs["release"], outputs["build"], outputs["serverOptions"])
     return outputs["endpoint"], stack.secret("apiKey"), expect

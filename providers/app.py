@@ -17,7 +17,6 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource, UpdateResult
 
 from providers import cloud, reasons, serving
 from providers.base import Inputs, Provider, has_unknown, same
-from providers.deploy import deploy
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
 from providers.rollout import Rollout
@@ -149,7 +148,7 @@ def _rollout(modal: cloud.Cloud, props: Inputs) -> Rollout:
 
 
 def _deploy(rollout: Rollout) -> dict[str, Any]:
-    done = deploy("server", rollout.deployment.props(), rollout.progress, DEPLOY_DEADLINE_SECONDS)
+    done = rollout.deploy(DEPLOY_DEADLINE_SECONDS)
     serving.mark(rollout.modal, rollout.deployment)
     return done
 

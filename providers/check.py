@@ -21,7 +21,6 @@ from pulumi.dynamic import CreateResult, ReadResult, Resource
 
 from providers import cloud, reasons
 from providers.base import Inputs, Provider, has_unknown
-from providers.deploy import deploy
 from providers.errors import ProviderError, one_line
 from providers.progress import Progress
 from providers.rollout import Rollout
@@ -134,7 +133,7 @@ def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
     start = time.monotonic()
     results = []
     try:
-        app = deploy("server", candidate.props(), progress, DEPLOY_DEADLINE_SECONDS)
+        app = rollout.deploy(DEPLOY_DEADLINE_SECONDS)
         try:
             for result in checks.each(
                 app["url"],
@@ -185,6 +184,8 @@ FIGURES = {
     "firstTokenAfterIdle": ("first token after idle", "first_token_seconds", "median"),
     "residentMiB": ("no model file mapped", "memory_mib", "rss_mib"),
     "availableMiB": ("no model file mapped", "memory_mib", "available_mib"),
+    "hostFreeMiB": ("no model file mapped", "memory_mib", "host_free_mib"),
+    "deviceFreeMiB": ("no model file mapped", "memory_mib", "device_free_mib"),
 }
 """Outputs, and where in which check's figures they stand; seconds, and MiB."""
 

@@ -333,6 +333,20 @@ class Cloud:
             if found := _lookup(name, environment):
                 found.stop()
 
+    def recorded_failure(self, release: str, environment: str) -> str | None:
+        """Why no container of a release starts, as the last one recorded it; None when none did."""
+        from modal_app import failures
+
+        with known_failures():
+            return failures.read(release, environment)
+
+    def forget_failure(self, release: str, environment: str) -> None:
+        """Remove that record; none is fine."""
+        from modal_app import failures
+
+        with known_failures():
+            failures.forget(release, environment)
+
     def server_logs(self, app: str, server: str, environment: str, since: datetime) -> list[tuple[float, str]]:
         """What the server's containers printed since a moment (UTC), and the platform about them.
 

@@ -18,7 +18,7 @@ __all__ = ["of_build", "of_model", "of_release", "of_scaling", "of_secret"]
 SHORT = 12
 """Digits that are shown of a commit or a digest."""
 
-MACHINE = ("image", "gpu", "cpu", "memory", "port", "snapshot", "snapshotGeneration")
+MACHINE = ("image", "gpu", "cpu", "memory", "port", "minHeadroomMiB", "snapshot", "snapshotGeneration")
 """Fields of a `Release` that are shown under their own name."""
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from providers.cloud import Cloud
+from providers.deploy import deploy
 from providers.errors import ProviderError
 from providers.progress import Progress
 
@@ -24,6 +25,15 @@ class Rollout:
         self.deployment = deployment
         self.progress = progress
         self.since = datetime.now(UTC)
+
+    def deploy(self, deadline: float) -> dict[str, Any]:
+        """Deploy it, `deadline` seconds at most, and return what the deploy says of it.
+
+        What kept the release from starting before is forgotten: it may have been mended.
+        """
+        release = self.deployment.release.key
+        self.modal.forget_failure(release, self.deployment.environment)
+        return deploy("server", self.deployment.props(), self.progress, deadline)
 
     def logs(self) -> list[LogLine]:
         """What the app's containers printed since the deploy."""

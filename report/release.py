@@ -38,6 +38,8 @@ MEMORY = {
     "rss_file_mib": "of it backed by files",
     "locked_mib": "of it locked",
     "available_mib": "Free memory of the machine",
+    "host_free_mib": "of it left to the container",
+    "device_free_mib": "Free memory of the GPU",
 }
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from modal_app import command
+from modal_app import artifacts, command
 from modal_app.command import ServerOptions
 from modal_app.pins import runtime_image
 from modal_app.release import ModelFile, ModelSpec, Release, SecretRef
 
 CARRIED = Path(__file__).parents[2] / "tools/models/tiny-gemma4"
+FAULTY = Path(__file__).with_name("faulty_server.py")
 KEY = "a-key-for-this-test-alone"
 
 MODEL = ModelSpec(
@@ -54,6 +56,42 @@ def release(build_key: str, model: ModelSpec = MODEL, **options: object) -> Rele
     )
 
 
+def whole(directory: Path) -> None:
+    """Give a directory the manifest of what is in it now."""
+    files = [path for path in directory.iterdir() if path.name != artifacts.MANIFEST]
+    artifacts.take_over(directory, {path: artifacts.sha256(path) for path in files})
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """The same with a build that goes wrong on demand (`faulty_server.py`)."""
+
+    environment: dict[str, str]
+    release: Release
+    build: Path
+    models: Path
+
+    def goes(self, fault: str) -> None:
+        """From the next request on."""
+        (self.build / "fault").write_text(fault)
+
+
+@pytest.fixture
+def faulty(served: Served, llama_server_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Faulty:
+    """The default build behind a program that can be told to go wrong."""
+    build = tmp_path / "builds" / llama_server_build.name
+    build.mkdir(parents=True)
+    for name in ("chat-template.jinja", "chat-template-interleaved.jinja"):
+        shutil.copy(llama_server_build / name, build / name)
+    (build / "llama-server.real").symlink_to(llama_server_build / "llama-server")
+    program = build / "llama-server"
+    program.write_text(f"#!{sys.executable} -IS\n" + FAULTY.read_text())
+    program.chmod(0o755)
+    whole(build)
+    monkeypatch.setenv("VOLUME_DIR_BUILDS", str(build.parent))
+    return Faulty({**served.environment, "VOLUME_DIR_BUILDS": str(build.parent)}, served.release, build, served.models)
+
+
 @pytest.fixture
 def served(llama_server_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
     """The default build with the stand-in model."""
@@ -61,6 +99,7 @@ def served(llama_server_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     models.mkdir(parents=True)
     for name, pattern in (("weights.gguf", "*Q8_0.gguf"), ("mmproj.gguf", "mmproj*.gguf")):
         shutil.copy(next(CARRIED.rglob(pattern)), models / name)
+    whole(models)
     places = {
         "VOLUME_DIR_BUILDS": str(llama_server_build.parent),
         "VOLUME_DIR_MODELS": str(models.parent),

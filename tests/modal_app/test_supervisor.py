@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,10 +19,11 @@ from typing import Any
 import httpx
 import pytest
 
-from modal_app import lines, supervisor
-from modal_app.errors import Failure
-from modal_app.supervisor import Supervisor, child_environment, model_files_mapped, redacted
-from tests.modal_app.conftest import KEY, Served
+from modal_app import artifacts, lines, readiness, supervisor
+from modal_app.errors import Failure, PermanentFailure
+from modal_app.memory import model_files_mapped
+from modal_app.supervisor import Supervisor, child_environment, redacted
+from tests.modal_app.conftest import KEY, Faulty, Served, whole
 
 PROJECT = Path(__file__).parents[2]
 
@@ -76,6 +80,7 @@ def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
         assert ready["warmed"] == ["text", "thinking", "tool", "image"]
         assert ready["maps"] == {"model_files_mapped": 0}
         assert ready["memory"]["rss_mib"] > 1
+        assert ready["memory"]["host_free_mib"] > 1
         assert ready["pid"] == server.process.pid if server.process else None
         assert httpx.get(f"{server.url}/v1/models").status_code == 401
         answer = httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}).json()
@@ -153,8 +158,9 @@ def test_a_crash_after_start_up_ends_the_container_loudly(served: Served, tmp_pa
 def test_a_corrupt_model_is_one_line_and_leaves_no_server(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
     weights = served.models / "weights.gguf"
     weights.write_bytes(weights.read_bytes()[:100_000])
+    whole(served.models)
     server = Supervisor(served.release, served.environment)
-    with pytest.raises(Failure, match=r"llama-server ended with .* expected it to load the model") as failure:
+    with pytest.raises(PermanentFailure, match=r"llama-server ended with .* expected it to load the model") as failure:
         server.start()
     assert "\n" not in str(failure.value)
     assert server.process
@@ -195,3 +201,141 @@ def test_events_are_one_line_of_json_behind_a_prefix(capsys: pytest.CaptureFixtu
     assert out.startswith("llama-on-modal: ")
     assert json.loads(out.removeprefix(lines.EVENT_PREFIX)) == {"event": "ready", "text": "two\nlines"}
     assert lines.parse_event("llama-on-modal: {broken") is None
+
+
+@pytest.mark.parametrize("what", ["build", "model"])
+@pytest.mark.parametrize("damage", ["missing", "no manifest", "cut short", "another file"])
+def test_a_directory_that_is_not_whole_is_refused_before_a_server_is_started(
+    what: str, damage: str, faulty: Faulty, capfd: pytest.CaptureFixture[str]
+) -> None:
+    directory = faulty.build if what == "build" else faulty.models
+    needed = directory / ("chat-template.jinja" if what == "build" else "mmproj.gguf")
+    if damage == "missing":
+        shutil.rmtree(directory)
+    elif damage == "no manifest":
+        (directory / artifacts.MANIFEST).unlink()
+    elif damage == "cut short":
+        needed.write_bytes(needed.read_bytes()[:-1])
+    else:  # whole in itself, but not what the release's arguments name
+        needed.unlink()
+        whole(directory)
+    server = Supervisor(faulty.release, faulty.environment)
+    with pytest.raises(PermanentFailure, match=rf"the {what} .* cannot be served \(.+\): expected it whole"):
+        server.start()
+    assert server.process is None
+    assert events(capfd.readouterr().out) == {}
+
+
+@pytest.mark.local
+@pytest.mark.parametrize(("fault", "came_back"), [("empty", "200 with ''"), ("hollow", "200 with '{")])
+def test_an_empty_200_refuses_the_snapshot(
+    fault: str, came_back: str, faulty: Faulty, capfd: pytest.CaptureFixture[str]
+) -> None:
+    faulty.goes(fault)
+    server = Supervisor(faulty.release, faulty.environment)
+    with pytest.raises(Failure, match=rf"warm-up 'text' was answered with {came_back}"):
+        server.start()
+    assert server.process
+    assert server.process.poll() is not None
+    assert "ready" not in events(capfd.readouterr().out)
+
+
+@pytest.mark.local
+def test_a_restored_server_that_is_healthy_and_computes_nothing_is_replaced(
+    faulty: Faulty, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = Supervisor(faulty.release, faulty.environment)
+    try:
+        server.start()
+        assert server.process
+        first = server.process.pid
+        faulty.goes("once empty")
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        server.resume()
+        said = events(capfd.readouterr().out)
+        assert server.process.pid != first
+        assert said["resumed"]["restarted"] is True
+        assert "200 with ''" in said["restarting"]["reason"]
+    finally:
+        server.stop()
+
+
+@pytest.mark.local
+def test_half_a_million_lines_in_the_middle_of_a_warm_up_stop_nothing(
+    faulty: Faulty, capfd: pytest.CaptureFixture[str]
+) -> None:
+    faulty.goes("flood")
+    server = Supervisor(faulty.release, faulty.environment)
+    try:
+        server.start()
+    finally:
+        server.stop()
+    out = capfd.readouterr().out
+    assert events(out)["ready"]["warmed"] == ["text", "thinking", "tool", "image"]
+    assert out.count("a line of the flood") < 100_000
+    assert "lines left out" in out
+
+
+@pytest.mark.local
+def test_whoever_stays_connected_keeps_the_snapshot_from_being_taken(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that connects again as soon as llama-server has closed its idle connection."""
+    monkeypatch.setattr(readiness, "ALONE_SECONDS", 1.0)
+    server = Supervisor(served.release, served.environment)
+    over = threading.Event()
+
+    def stay() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.recv(1)
+            time.sleep(0.001)
+
+    client = threading.Thread(target=stay, daemon=True)
+    client.start()
+    try:
+        with pytest.raises(Failure, match="llama-server is still connected after 1 s .*: expected no connection"):
+            server.start()
+        assert server.process
+        assert server.process.poll() is not None
+    finally:
+        over.set()
+        client.join()
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("jump", [-1e7, 1e7])
+def test_a_clock_that_jumps_in_the_snapshot_changes_nothing(
+    jump: float, served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both clocks, as a restore on another machine may find them, seen by every line of Python here."""
+    server = Supervisor(served.release, served.environment)
+    clocks = {name: getattr(time, name) for name in ("monotonic", "time", "perf_counter")}
+    try:
+        server.start()
+        for name, real in clocks.items():
+            monkeypatch.setattr(time, name, lambda real=real: real() + jump)
+        server.resume()
+        body = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 4}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        assert httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers).status_code == 200
+    finally:
+        server.stop()
+        monkeypatch.undo()
+    out = capfd.readouterr().out
+    resumed, stopped = events(out)["resumed"], events(out)["stopped"]
+    assert resumed["restarted"] is False
+    assert 0 <= resumed["seconds"] < supervisor.RESTORED_SECONDS
+    assert 0 <= stopped["seconds"] < supervisor.TERMINATE_SECONDS
+    assert "llama-server: " in out.partition('"resumed"')[2]  # its lines still reach the log
+
+
+@pytest.mark.local
+def test_too_little_memory_refuses_the_snapshot(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    greedy = served.release.model_copy(update={"min_headroom_mib": 10**9})
+    server = Supervisor(greedy, served.environment)
+    with pytest.raises(PermanentFailure, match=r"of host memory is left .*: expected 1,000,000,000 MiB"):
+        server.start()
+    assert server.process
+    assert server.process.poll() is not None
+    assert "ready" not in events(capfd.readouterr().out)

@@ -16,6 +16,7 @@ from local_cloud.modal.rpc.apps import AppRpc
 from local_cloud.modal.rpc.calls import CallRpc
 from local_cloud.modal.rpc.containers import ContainerRpc
 from local_cloud.modal.rpc.context import Rpc, Urls
+from local_cloud.modal.rpc.dicts import DictRpc
 from local_cloud.modal.rpc.dispatch import Credentials, Dispatcher
 from local_cloud.modal.rpc.files import FileRpc
 from local_cloud.modal.rpc.functions import FunctionRpc
@@ -44,7 +45,10 @@ class RpcServer:
         self._credentials = credentials
         self._apps = AppRpc(state, ledger, urls)
         self._containers = ContainerRpc(state, ledger, urls)
-        others: tuple[type[Rpc], ...] = (WorkspaceRpc, SecretRpc, FileRpc, VolumeRpc, FunctionRpc, CallRpc, LogRpc)
+        others: tuple[type[Rpc], ...] = (
+            *(WorkspaceRpc, SecretRpc, DictRpc, FileRpc, VolumeRpc),
+            *(FunctionRpc, CallRpc, LogRpc),
+        )
         self._answerers: list[Rpc] = [self._apps, self._containers, *(other(state, ledger, urls) for other in others)]
         self._server: Server | None = None
         self._clock: asyncio.Task[None] | None = None

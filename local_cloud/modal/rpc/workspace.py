@@ -110,6 +110,7 @@ class WorkspaceRpc(Rpc):
         for volume in self.state.volumes.named(name, 0, 0):
             self.state.volumes.delete(volume.volume_id)
         self.state.secrets.delete_environment(name)
+        self.state.dicts.delete_environment(name)
         return Empty()
 
     @answers("ObjectSuggest")

@@ -7,6 +7,7 @@ from pathlib import Path
 from local_cloud.modal.state.apps import Apps
 from local_cloud.modal.state.calls import Calls
 from local_cloud.modal.state.database import Database
+from local_cloud.modal.state.dicts import Dicts
 from local_cloud.modal.state.environments import Environments
 from local_cloud.modal.state.file_store import FileStore
 from local_cloud.modal.state.functions import Functions
@@ -31,6 +32,7 @@ class CloudState:
         self.signals = Signals()
         self._database = Database(home / "state.sqlite")
         self.secrets = SecretStore(home / "secrets.sqlite")
+        self.dicts = Dicts(home / "dicts.sqlite")
         self.files = FileStore(home / "files")
         self.environments = Environments(self._database)
         self.ports = Ports(self._database)
@@ -49,3 +51,4 @@ class CloudState:
         """Ends the database connections."""
         self._database.close()
         self.secrets.close()
+        self.dicts.close()
