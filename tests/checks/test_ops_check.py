@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ops.__main__ import main
+from tests.stack import PROJECT, LocalCloud
 from tests.stand_in import StandIn
 
 PULUMI = """#!/bin/sh
@@ -18,6 +21,7 @@ PULUMI = """#!/bin/sh
 case "$1 $2" in
   "stack output") cat "$(dirname "$0")/outputs.json" ;;
   "config get") cat "$(dirname "$0")/$3" ;;
+  "config --json") cat "$(dirname "$0")/config.json" ;;
 esac
 """
 
@@ -137,6 +141,43 @@ def test_a_stack_is_checked_against_its_own_release(
     assert done.returncode == 0, done.stdout
     assert "failed" not in results.values()
     assert results["build identity"] == results["slots and context"] == results["release alias"] == "passed"
+
+
+@pytest.mark.local
+def test_a_stack_whose_release_cannot_start_says_why(local_cloud: LocalCloud, tmp_path: Path) -> None:
+    """No container is left to ask: the last one recorded it."""
+    release = "0123456789ab" + "0" * 28
+    _stack(tmp_path, {"endpoint": "http://127.0.0.1:1", "release": release, "build": "b11434-x", "serverOptions": {}})
+    (tmp_path / "apiKey").write_text("secret-key")
+    config = {"modalAddress": "loopback", "modalEnvironment": "main"}
+    (tmp_path / "config.json").write_text(
+        json.dumps({f"llama-on-modal:{key}": {"value": value} for key, value in config.items()})
+    )
+    env = {**local_cloud.env(), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def python(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", *command],
+            cwd=PROJECT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    record = "import sys; from modal_app import failures; failures.record(sys.argv[1], 'main', 'it is broken', 'look')"
+    assert python("-c", record, release).returncode == 0
+    check = ("-m", "ops", "check", "--stack", "local", "--wake-timeout", "0.3")
+    try:
+        done = python(*check)
+        nothing_served, why = done.stderr.splitlines()
+        assert done.returncode == 1
+        assert "did not serve within 0 s" in nothing_served
+        assert why.startswith("it is broken; recorded at 20")
+    finally:
+        local_cloud.modal("dict", "delete", "--yes", "llama-failures")
+    [alone] = python(*check).stderr.splitlines()
+    assert alone == nothing_served
 
 
 def _stack(directory: Path, outputs: Mapping[str, object]) -> None:

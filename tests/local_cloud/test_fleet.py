@@ -268,6 +268,28 @@ def test_an_exit_grace_period_of_0_cuts_streams_as_modal_does() -> None:
     asyncio.run(scenario())
 
 
+def test_a_stream_that_is_longer_than_the_grace_is_cut_at_its_end() -> None:
+    seen: list[str] = []
+
+    async def stream_to_the_end(c: Cloud) -> None:
+        async with client() as http, http.stream("GET", c.url("web") + "/sse?n=1000&s=0.1") as answer:
+            async for line in answer.aiter_lines():
+                for task in () if seen else c.ledger.open_tasks():
+                    c.fleet.stop_task(task.task_id, graceful=True)
+                seen.append(line)
+
+    async def scenario() -> None:
+        async with cloud("process") as c:
+            await c.deploy(echo_app("web", exit_grace_period=2), "web")
+            await wake(c.url("web"))
+            with pytest.raises(httpx.RemoteProtocolError):
+                await stream_to_the_end(c)
+            assert 5 < len([line for line in seen if line]) < 1000
+            await c.eventually(lambda: (1, "exit hook\n") in c.log("web"))
+
+    asyncio.run(scenario())
+
+
 @runtime
 def test_a_stopped_app_has_no_container_and_no_file_left(runtime: str) -> None:
     async def scenario() -> None:

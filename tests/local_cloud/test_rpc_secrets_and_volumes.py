@@ -83,8 +83,8 @@ def test_a_wrong_token_is_refused(client: modal.Client, cloud: LocalCloud) -> No
 
 
 def test_an_rpc_that_is_not_implemented_names_itself(client: modal.Client) -> None:
-    with pytest.raises(UnimplementedError, match="DictGetOrCreate is not implemented by the local cloud"):
-        modal.Dict.from_name("nothing", create_if_missing=True, client=client).hydrate()
+    with pytest.raises(UnimplementedError, match="QueueGetOrCreate is not implemented by the local cloud"):
+        modal.Queue.from_name("nothing", create_if_missing=True, client=client).hydrate()
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -5,7 +5,8 @@ The file `fault` beside it says how, read at every request; "once" before it mak
 loading    /health answers 503, as while a model is loaded
 empty      completions answer 200 without a body
 hollow     completions answer 200 with empty answers
-stalled    completions are not answered
+stalled    completions are not answered; the file `stalled` appears
+lingering  it takes a second and a half to end; the file `lingering` appears
 flood      completions are answered, and half a million lines printed
 """
 
@@ -56,6 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         kind = fault(("empty", "hollow", "stalled", "flood")) if "completions" in self.path else ""
         if kind == "stalled":
+            (HERE / "stalled").touch()
             time.sleep(3600)
         if kind == "flood":
             os.write(1, b"a line of the flood\n" * 500_000)
@@ -83,6 +85,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def ended(*_: object) -> None:
+    if fault(("lingering",)):
+        (HERE / "lingering").touch()
+        time.sleep(1.5)
     real.terminate()
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import httpx
 import pytest
 
-from modal_app import artifacts, lines, readiness, supervisor
+from modal_app import artifacts, lines, output, readiness, supervisor
 from modal_app.errors import Failure, PermanentFailure
 from modal_app.memory import model_files_mapped
 from modal_app.supervisor import Supervisor, child_environment, redacted
-from tests.modal_app.conftest import KEY, Faulty, Served, whole
+from tests.modal_app.conftest import KEY, Faulty, Served, release, whole
 
 PROJECT = Path(__file__).parents[2]
 
@@ -294,7 +294,7 @@ def test_whoever_stays_connected_keeps_the_snapshot_from_being_taken(
     client = threading.Thread(target=stay, daemon=True)
     client.start()
     try:
-        with pytest.raises(Failure, match="llama-server is still connected after 1 s .*: expected no connection"):
+        with pytest.raises(Failure, match=r"llama-server is still connected after 1 s .*: expected no connection"):
             server.start()
         assert server.process
         assert server.process.poll() is not None
@@ -309,25 +309,48 @@ def test_a_clock_that_jumps_in_the_snapshot_changes_nothing(
     jump: float, served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Both clocks, as a restore on another machine may find them, seen by every line of Python here."""
+    monkeypatch.setattr(output, "LINES_A_SECOND", 1)  # the second in which it falls is full
     server = Supervisor(served.release, served.environment)
     clocks = {name: getattr(time, name) for name in ("monotonic", "time", "perf_counter")}
+    jumped = pytest.MonkeyPatch()
     try:
         server.start()
         for name, real in clocks.items():
-            monkeypatch.setattr(time, name, lambda real=real: real() + jump)
+            jumped.setattr(time, name, lambda real=real: real() + jump)
         server.resume()
         body = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 4}
         headers = {"Authorization": f"Bearer {KEY}"}
         assert httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers).status_code == 200
     finally:
         server.stop()
-        monkeypatch.undo()
+        jumped.undo()
     out = capfd.readouterr().out
     resumed, stopped = events(out)["resumed"], events(out)["stopped"]
     assert resumed["restarted"] is False
     assert 0 <= resumed["seconds"] < supervisor.RESTORED_SECONDS
     assert 0 <= stopped["seconds"] < supervisor.TERMINATE_SECONDS
     assert "llama-server: " in out.partition('"resumed"')[2]  # its lines still reach the log
+
+
+@pytest.mark.local
+def test_prompt_cache_and_checkpoints_stay_within_what_is_configured(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They are in every snapshot. The stand-in's state is a megabyte for a thousand tokens."""
+    small = release(served.release.build_key, cache_ram_mib=1, ctx_checkpoints=1)
+    server = Supervisor(small, served.environment)
+    try:
+        server.start()
+        for word in ("red", "blue"):
+            body = {"messages": [{"role": "user", "content": f"{word} " * 1500}], "max_tokens": 1}
+            headers = {"Authorization": f"Bearer {KEY}"}
+            answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=100)
+            assert answer.status_code == 200, answer.text
+    finally:
+        server.stop()
+    out = capfd.readouterr().out
+    assert "exceeds cache size limit 1.000 MiB" in out
+    assert "erasing old context checkpoint" in out
 
 
 @pytest.mark.local
