@@ -117,27 +117,29 @@ class Supervisor:
         A restored server that is not healthy or answers nothing is ended and a new one started, so that a bad restore costs time
         only. Raises Failure when the new one does not get there either.
         """
-        begin = time.monotonic()
+        begin = asked = time.monotonic()
         restarted = False
         self.phase = "resuming"
         try:
             process = self._running()
             readiness.wait_for_health(self.url, RESTORED_SECONDS, lambda: self._ended(process))
+            asked = time.monotonic()
             warmup.answers(self.url, self.key)
         except Failure as error:
             event("restarting", release=self.release.key, reason=str(error))
             self._end(self._running())
             self.start()
             restarted = True
+        answered = time.monotonic()
         process = self._running()
         threading.Thread(target=self._watch, args=(process,), name="crash monitor", daemon=True).start()
-        seconds = round(time.monotonic() - begin, 3)
         self.phase = "serving"
         event(
             "resumed",
             release=self.release.key,
             pid=process.pid,
-            seconds=seconds,
+            seconds=round(answered - begin, 3),
+            answer_seconds=None if restarted else round(answered - asked, 3),
             restarted=restarted,
             memory=memory.figures(process.pid, gpu=self.release.gpu is not None),
             maps={"model_files_mapped": len(memory.model_files_mapped(process.pid))},

@@ -21,12 +21,12 @@ def test_a_server_that_loads_is_asked_again_until_it_is_healthy() -> None:
 
 
 def test_a_server_that_never_gets_healthy_is_given_up_and_asked_more_and_more_seldom() -> None:
-    """Every 0.05 s it would be asked 60 times."""
+    """Every 0.05 s it would be asked 40 times."""
     with (
         small_server(lambda *_: (503, b"Loading model")) as (url, asked),
-        pytest.raises(Failure, match=r"not healthy after 3 s \(503 Loading model\): expected 200 from /health"),
+        pytest.raises(Failure, match=r"not healthy after 2 s \(503 Loading model\): expected 200 from /health"),
     ):
-        readiness.wait_for_health(url, 3, lambda: None)
+        readiness.wait_for_health(url, 2, lambda: None)
     assert 2 <= len(asked) <= 12
 
 

@@ -93,6 +93,7 @@ def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
         same = ("pid", "nonce", "started", "maps")
         assert [resumed[field] for field in same] == [ready[field] for field in same]
         assert 0 < time.time() - resumed["started"] < 300
+        assert 0 < resumed["answer_seconds"] <= resumed["seconds"]
         assert resumed["memory"]["rss_mib"] > 1
     finally:
         server.stop()
@@ -329,7 +330,8 @@ def test_a_clock_that_jumps_in_the_snapshot_changes_nothing(
     assert resumed["restarted"] is False
     assert 0 <= resumed["seconds"] < supervisor.RESTORED_SECONDS
     assert 0 <= stopped["seconds"] < supervisor.TERMINATE_SECONDS
-    assert "llama-server: " in out.partition('"resumed"')[2]  # its lines still reach the log
+    later = [line for line in out.partition('"resumed"')[2].splitlines() if line.startswith("llama-server: ")]
+    assert [line for line in later if "left out" not in line]  # its lines still reach the log
 
 
 @pytest.mark.local
