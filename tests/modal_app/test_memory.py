@@ -9,6 +9,8 @@ import pytest
 
 from modal_app import memory
 from modal_app.errors import PermanentFailure
+from modal_app.release import Release, digest
+from tests.modal_app.conftest import release
 
 GIB_KIB = 1024 * 1024
 
@@ -127,3 +129,17 @@ def test_less_than_the_minimum_is_refused_with_what_to_do(left: dict[str, float]
     else:
         with pytest.raises(PermanentFailure, match=rf"{why}.*\(minHeadroomMiB\): lower ctxPerSlot"):
             memory.require(1024, left, gpu)
+
+
+def test_what_must_be_left_is_part_of_a_release_and_one_that_asks_for_none_keeps_its_key() -> None:
+    """A proof says how much was left: who asks for more needs another one, and who never asked keeps the one there is."""
+    asks_for_none = release("b11434-0123456789ab")
+    earlier = {
+        name: value for name, value in asks_for_none.model_dump(mode="json").items() if name != "min_headroom_mib"
+    }
+    assert asks_for_none.key == digest(earlier, 40)
+    props = {**asks_for_none.props(), "minHeadroomMiB": 1024}
+    asks = Release.model_validate(props)
+    assert asks.min_headroom_mib == 1024
+    assert asks.key != asks_for_none.key
+    assert asks.props() == props
