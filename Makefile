@@ -6,7 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 RUN = @$(PYTHON) -m tools
 
-.PHONY: help setup up down test test-fast test-tags test-kill lint clean
+.PHONY: help setup up down test test-fast test-tags test-kill soak lint clean
 
 help:
 	@echo "make up         set this machine up and bring the local stack up: ends with an endpoint to talk to"
@@ -15,10 +15,11 @@ help:
 	@echo "make test       all tests;  make test-fast: those of less than a minute;  make lint: ruff, mypy, import-linter"
 	@echo "make test-tags  patches and flags on the source of 24 more versions of llama.cpp: fetches 0.9 GB, keeps none"
 	@echo "make test-kill  kill the CLI, the providers or the cloud at every remote call: hours; goes on where it was interrupted"
+	@echo "make soak       5,000 questions to containers that come and go: three minutes on two cores"
 	@echo "make clean      remove what set-up made in this checkout"
 
 setup up down lint clean:
 	$(RUN) $@
 
-test test-fast test-tags test-kill:
+test test-fast test-tags test-kill soak:
 	$(RUN) $@ $(ARGS)

@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         "test-fast": run_fast_tests,
         "test-tags": run_tag_tests,
         "test-kill": run_kill_tests,
+        "soak": run_soak,
         "activate": activate,
         "pulumi": become_pulumi,
     }
@@ -81,9 +82,18 @@ def run_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
 
 def run_kill_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     """Set everything up and run the whole sweep of kills; `arguments` go to `python -m tests.kills`."""
+    return _with_builds(places, steps, "tests.kills", arguments)
+
+
+def run_soak(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
+    """Set everything up and let traffic come and go, three times; `arguments` go to `python -m tests.soak`."""
+    return _with_builds(places, steps, "tests.soak", arguments)
+
+
+def _with_builds(places: Places, steps: Steps, module: str, arguments: Sequence[str]) -> int:
     _set_up_with_builds(places, steps)
     environment = with_variables({"PATH": places.path_variable(), "VIRTUAL_ENV": str(places.venv)})
-    return run_attached([places.python, "-m", "tests.kills", *arguments], cwd=places.root, env=environment)
+    return run_attached([places.python, "-m", module, *arguments], cwd=places.root, env=environment)
 
 
 def _set_up_with_builds(places: Places, steps: Steps) -> None:
