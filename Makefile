@@ -1,12 +1,12 @@
 # One command from a clone to a served model. Everything is done by tools/ with the machine's own Python; see `make help`.
 # A Python that is not called python3:  make up PYTHON=/path/to/python3.12
-# Options for pytest:                   make test ARGS="-k secret"
+# Options for pytest and the like:      make test ARGS="-k secret"
 
 PYTHON ?= python3
 ARGS ?=
 RUN = @$(PYTHON) -m tools
 
-.PHONY: help setup up down test test-fast test-tags test-kill soak lint clean
+.PHONY: help setup up down test test-fast test-tags test-kill soak bench lint clean
 
 help:
 	@echo "make up         set this machine up and bring the local stack up: ends with an endpoint to talk to"
@@ -16,10 +16,11 @@ help:
 	@echo "make test-tags  patches and flags on the source of 24 more versions of llama.cpp: fetches 0.9 GB, keeps none"
 	@echo "make test-kill  kill the CLI, the providers or the cloud at every remote call: hours; goes on where it was interrupted"
 	@echo "make soak       5,000 questions to containers that come and go: three minutes on two cores"
+	@echo "make bench      ratios, measured in one run: minutes each, two hours with the compiles; make bench ARGS=restore: one of them"
 	@echo "make clean      remove what set-up made in this checkout"
 
 setup up down lint clean:
 	$(RUN) $@
 
-test test-fast test-tags test-kill soak:
+test test-fast test-tags test-kill soak bench:
 	$(RUN) $@ $(ARGS)

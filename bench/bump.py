@@ -25,9 +25,10 @@ from typing import Any
 import httpx
 
 import checks
+from bench import bare
 from bench.stack import APP, bump, line, throwaway
 from checks.catalogue import CHECKS
-from modal_app import builder, command, patches, source
+from modal_app import builder, patches, source
 from modal_app.lines import parse_event
 from modal_app.recipe import QUICK_BUILD
 from modal_app.release import BUILDS_MOUNT, MODELS_MOUNT, Deployment, Release, tag_number
@@ -39,8 +40,6 @@ GOAL = 1.10
 
 BY_HAND = [name for name, check in CHECKS.items() if check.phase != "C"]
 """The checks that a bare server can be asked; the others are about a platform that starts, stops and restores it."""
-
-PORT = 18080
 
 
 def main() -> None:
@@ -108,18 +107,14 @@ def _by_hand(here: Path, release: Release, options: dict[str, Any]) -> dict[str,
     with part("patching and compiling"):
         _compile(here, release)
     _lay_out_model(here, release)
-    os.environ |= {
-        "VOLUME_DIR_BUILDS": str(here / BUILDS_MOUNT.strip("/")),
-        "VOLUME_DIR_MODELS": str(here / MODELS_MOUNT.strip("/")),
-        "SERVER_PORT": str(PORT),
-    }
-    with part("a start, and the requests of the check"), _server(release) as (url, key):
-        expected = checks.Expectations.of(release, options)
-        failed = [r for r in checks.each(url, key, expected, lambda _: None, only=BY_HAND) if r.status == "failed"]
-    if failed:
-        raise SystemExit(f"by hand the server failed its check: {failed[0].line()}")
-    with part("a start to serve, and its first answer"), _server(release) as (url, key):
-        httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}).raise_for_status()
+    with bare.places(here / BUILDS_MOUNT.strip("/"), here / MODELS_MOUNT.strip("/")):
+        with part("a start, and the requests of the check"), bare.server(release) as url:
+            expected = checks.Expectations.of(release, options)
+            done = checks.each(url, bare.KEY, expected, lambda _: None, only=BY_HAND)
+            if failed := [result for result in done if result.status == "failed"]:
+                raise SystemExit(f"by hand the server failed its check: {failed[0].line()}")
+        with part("a start to serve, and its first answer"), bare.server(release) as url:
+            httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {bare.KEY}"}).raise_for_status()
     return seconds
 
 
@@ -157,31 +152,6 @@ def _lay_out_model(here: Path, release: Release) -> None:
     place.mkdir(parents=True)
     for file in (PROJECT / "tools/models/tiny-gemma4").rglob("*.gguf"):
         shutil.copy(file, place)
-
-
-@contextmanager
-def _server(release: Release) -> Iterator[tuple[str, str]]:
-    """llama-server with the release's arguments, from its start until it is healthy; stopped at the end."""
-    url, key = f"http://127.0.0.1:{PORT}", "a-key-for-this-bench-alone"
-    environment = {"PATH": os.environ["PATH"], "LLAMA_API_KEY": key}
-    with subprocess.Popen(
-        command.launch(release), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            while not _healthy(url):
-                if process.poll() is not None:
-                    raise SystemExit(f"by hand llama-server ended with {process.returncode}")
-                time.sleep(0.05)
-            yield url, key
-        finally:
-            process.terminate()
-
-
-def _healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """What our providers cost: a no-change preview of the local stack against a bare program with as many no-op resources.
 
-. ./activate && make up && python -m bench.preview
+    python -m bench.preview
+
+On a stack of its own. Two minutes.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,8 +16,10 @@ import time
 from pathlib import Path
 
 from bench.ratio import compare
+from bench.stack import line, throwaway
+from tests.stack import Stack
+from tools.cached_builds import default_tag
 
-PROJECT = Path(__file__).parents[1]
 PAIRS = 7
 GOAL = 1.25
 
@@ -46,9 +50,9 @@ class NoOpProvider(ResourceProvider):
 
 def main() -> None:
     """Print the ratio of the two previews."""
-    state = json.loads(_pulumi(PROJECT, "stack", "export", "--stack", "local"))
-    resources = [r for r in state["deployment"]["resources"] if "pulumi-python:dynamic" in r["type"]]
-    with tempfile.TemporaryDirectory() as directory:
+    with throwaway(default_tag()) as (_, stack), tempfile.TemporaryDirectory() as directory:
+        state = json.loads(stack.pulumi("stack", "export").stdout)
+        resources = [r for r in state["deployment"]["resources"] if "pulumi-python:dynamic" in r["type"]]
         bare = Path(directory)
         (bare / "Pulumi.yaml").write_text(
             "name: bare\nruntime: {name: python, options: {virtualenv: .venv}}\n", encoding="utf-8"
@@ -56,35 +60,35 @@ def main() -> None:
         (bare / ".venv").symlink_to(sys.prefix)
         (bare / "noop.py").write_text(NOOP, encoding="utf-8")
         (bare / "__main__.py").write_text(BARE % len(resources), encoding="utf-8")
-        _pulumi(bare, "stack", "init", "bare")
-        _pulumi(bare, "up", "--yes", "--skip-preview", "--stack", "bare")
-        sys.stdout.write(f"{len(resources)} dynamic resources each\n")
-        try:
-            compare(
-                lambda: _preview(PROJECT, "local"),
-                lambda: _preview(bare, "bare"),
-                names=("preview of the local stack, no changes", "preview of the bare program, no changes"),
-                pairs=PAIRS,
-                goal=GOAL,
-            )
-        finally:
-            _pulumi(bare, "destroy", "--yes", "--skip-preview", "--stack", "bare")
-            _pulumi(bare, "stack", "rm", "--yes", "bare")
+        _pulumi(stack, bare, "stack", "init", "bare")
+        _pulumi(stack, bare, "up", "--yes", "--skip-preview", "--stack", "bare")
+        line("dynamic resources in each", str(len(resources)))
+        compare(
+            lambda: _preview(stack, stack.directory, stack.name),
+            lambda: _preview(stack, bare, "bare"),
+            names=("preview of the local stack, no changes", "preview of the bare program, no changes"),
+            pairs=PAIRS,
+            goal=GOAL,
+        )
 
 
-def _preview(directory: Path, stack: str) -> float:
+def _preview(stack: Stack, directory: Path, name: str) -> float:
     start = time.perf_counter()
-    _pulumi(directory, "preview", "--expect-no-changes", "--stack", stack)
+    _pulumi(stack, directory, "preview", "--expect-no-changes", "--stack", name)
     return time.perf_counter() - start
 
 
-def _pulumi(directory: Path, *args: str) -> str:
+def _pulumi(stack: Stack, directory: Path, *args: str) -> None:
+    """The CLI in the directory of either program, with what a user of the stack has in his shell."""
     done = subprocess.run(
-        ["pulumi", *args, "--non-interactive"], cwd=directory, env=dict(os.environ), capture_output=True, text=True
+        [str(shutil.which("pulumi", path=stack.env["PATH"])), *args, "--non-interactive"],
+        cwd=directory,
+        env={**stack.env, "PULUMI_BACKEND_URL": f"file://{directory}"},
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise SystemExit(f"pulumi {' '.join(args)} failed in {directory}:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.stack import LocalCloud, Stack
 from tools.cached_builds import ensure_build
 
-__all__ = ["APP", "bump", "line", "throwaway"]
+__all__ = ["APP", "bump", "line", "say", "throwaway"]
 
 APP = "llama-bench"
 
@@ -21,7 +21,7 @@ APP = "llama-bench"
 @contextmanager
 def throwaway(tag: str) -> Iterator[tuple[LocalCloud, Stack]]:
     """A stack that serves `tag`, on a cloud that knows the build of that tag and no other; both are gone afterwards."""
-    build = ensure_build(tag, _say)
+    build = ensure_build(tag, say)
     with tempfile.TemporaryDirectory(prefix="llama-bench-") as directory:
         here = Path(directory)
         shutil.copytree(build, here / "builds" / build.name)
@@ -49,5 +49,6 @@ def line(name: str, text: str) -> None:
     sys.stdout.flush()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """What is no figure."""
     sys.stderr.write(text + "\n")

@@ -29,7 +29,7 @@ from modal_app.release import SERVER_NAME, Deployment, ModelFile, ModelSpec, Rel
 from tests.stack import PROJECT, LocalCloud
 from tools.models import carried
 
-__all__ = ["OPTIONS", "Deployed", "carried_model", "cloud_with", "deployed", "lay_out", "release"]
+__all__ = ["OPTIONS", "Deployed", "carried_model", "cloud_with", "deployed", "lay_out", "release", "volume"]
 
 OPTIONS = ServerOptions(parallel=2, ctx_per_slot=40960, cache_ram_mib=256, gpu_layers=0, threads=1)
 """Those of the local stack (Pulumi.local.yaml.example)."""
@@ -124,12 +124,13 @@ def release(build: Path, spec: ModelSpec, options: ServerOptions = OPTIONS) -> R
 
 
 @contextmanager
-def cloud_with(build: Path, spec: ModelSpec, files: Path) -> Iterator[LocalCloud]:
-    """A local cloud whose Volumes hold one build and one model; everything is gone afterwards."""
+def cloud_with(build: Path, *models: tuple[ModelSpec, Path]) -> Iterator[LocalCloud]:
+    """A local cloud whose Volumes hold one build and some models, each from a directory; everything is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="llama-") as directory:
         here = Path(directory)
         shutil.copytree(build, here / "builds" / build.name)
-        lay_out(spec, files, here / "models")
+        for spec, files in models:
+            lay_out(spec, files, here / "models")
         cloud = LocalCloud(here / "cloud", seeds={"llama-builds": here / "builds", "llama-models": here / "models"})
         cloud.up()
         try:
@@ -139,6 +140,12 @@ def cloud_with(build: Path, spec: ModelSpec, files: Path) -> Iterator[LocalCloud
             yield cloud
         finally:
             cloud.down()
+
+
+def volume(cloud: LocalCloud, key: str) -> Path:
+    """Where the Volume lies on this machine that holds the build or the model of this key."""
+    [directory] = {path.parent for path in (cloud.home / "volumes").glob(f"*/{key}")}
+    return directory
 
 
 @contextmanager

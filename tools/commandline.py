@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         "test-tags": run_tag_tests,
         "test-kill": run_kill_tests,
         "soak": run_soak,
+        "bench": run_benches,
         "activate": activate,
         "pulumi": become_pulumi,
     }
@@ -88,6 +89,11 @@ def run_kill_tests(places: Places, steps: Steps, arguments: Sequence[str]) -> in
 def run_soak(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     """Set everything up and let traffic come and go, three times; `arguments` go to `python -m tests.soak`."""
     return _with_builds(places, steps, "tests.soak", arguments)
+
+
+def run_benches(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
+    """Set everything up and measure; `arguments` go to `python -m bench`."""
+    return _with_builds(places, steps, "bench", arguments)
 
 
 def _with_builds(places: Places, steps: Steps, module: str, arguments: Sequence[str]) -> int:

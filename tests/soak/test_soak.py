@@ -27,11 +27,11 @@ PLAN = Plan(slots=2, containers=2, rounds=2, questions=200)
 @pytest.mark.local
 @pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
 def test_traffic_that_comes_and_goes_is_answered_right_and_leaves_nothing(llama_server_build: Path) -> None:
-    spec, files = carried_model()
+    model = carried_model()
     scaling = {"max_containers": PLAN.containers, "target_concurrency": PLAN.slots, "max_concurrency": PLAN.slots + 1}
     with (
-        cloud_with(llama_server_build, spec, files) as cloud,
-        deployed(cloud, "soak", llama_server_build, spec, scaling=scaling) as server,
+        cloud_with(llama_server_build, model) as cloud,
+        deployed(cloud, "soak", llama_server_build, model[0], scaling=scaling) as server,
     ):
         server.wake()
         rounds = list(soak(server, PLAN))
