@@ -131,15 +131,12 @@ def cloud_with(build: Path, *models: tuple[ModelSpec, Path]) -> Iterator[LocalCl
         shutil.copytree(build, here / "builds" / build.name)
         for spec, files in models:
             lay_out(spec, files, here / "models")
-        cloud = LocalCloud(here / "cloud", seeds={"llama-builds": here / "builds", "llama-models": here / "models"})
-        cloud.up()
-        try:
+        seeds = {"llama-builds": here / "builds", "llama-models": here / "models"}
+        with LocalCloud(here / "cloud", seeds) as cloud:
             with _client(cloud.env()) as client:
-                for volume in cloud.seeds:
+                for volume in seeds:
                     modal.Volume.objects.create(volume, client=client)
             yield cloud
-        finally:
-            cloud.down()
 
 
 def volume(cloud: LocalCloud, key: str) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.deployed import Deployed
 from tests.soak.rounds import Plan, Round, problems, soak
-from tests.stack import CACHE, LocalCloud, Stack
+from tests.stack import BUILDS, LocalCloud, Stack
 from tools.cached_builds import default_tag, ensure_build
 
 SLOTS, CONTAINERS = 2, 3
@@ -50,10 +50,7 @@ def stack() -> Iterator[Deployed]:
     with tempfile.TemporaryDirectory(prefix="llama-soak-") as directory:
         here = Path(directory)
         (here / "project").mkdir()
-        cloud = LocalCloud(here / "cloud", seeds={"llama-builds": CACHE / "builds"})
-        cloud.up()
-        try:
-            stack = Stack(cloud.env(), here / "project")
+        with LocalCloud(here / "cloud", BUILDS) as cloud, Stack(cloud.env(), here / "project") as stack:
             stack.init(
                 appName=APP,
                 parallel=SLOTS,
@@ -62,14 +59,9 @@ def stack() -> Iterator[Deployed]:
                 maxConcurrency=SLOTS + 1,
                 scaledownWindow=2,
             )
-            try:
-                _say("pulumi up: proving and deploying the local stack")
-                stack.up()
-                yield Deployed(cloud, APP, stack.output("endpoint"), stack.api_key)
-            finally:
-                stack.destroy()
-        finally:
-            cloud.down()
+            _say("pulumi up: proving and deploying the local stack")
+            stack.up()
+            yield Deployed(cloud, APP, stack.output("endpoint"), stack.api_key)
 
 
 def main() -> int:
