@@ -107,13 +107,18 @@ class RestorableWorker(Worker):
             self.platform.snapshots.drop(self._snapshot)
         super().reported_failure(message)
 
-    async def restored_answers(self) -> None:
-        """Returns when a restored container has called its API, so that it lives; at once for others. Raises StartError."""
+    async def answers(self) -> None:
+        """Returns when the container has called its API, so that it lives. Raises StartError for a restored one that does not."""
         deadline = time.monotonic() + SNAPSHOT_TIMEOUT
-        while self._restored and not self.hello.is_set() and not _connections(self._api_socket):
-            if time.monotonic() > deadline:
+        while not self.hello.is_set() and not _connections(self._api_socket):
+            if self._restored and time.monotonic() > deadline:
                 raise StartError(f"it did not answer within {SNAPSHOT_TIMEOUT:g} s")
             await asyncio.sleep(0.02)
+
+    @property
+    def will_be_checkpointed(self) -> bool:
+        """Whether the container may have nothing in it but its own: what else runs there ends the checkpoint early."""
+        return self._snapshot is not None and not self._restored
 
     @property
     def origin(self) -> str:

@@ -58,9 +58,16 @@ class ServerWorker(RestorableWorker):
 
     async def become_ready(self, container: Container) -> None:
         """ContainerServerLifecycleReady does not mean that the port is open, so the port is tried as well."""
-        await self.restored_answers()
-        await self.hello.wait()
+        await self.answers()
+        if self.will_be_checkpointed:
+            await self.hello.wait()
+        # what leads to the port is made ready while the container still is not
         connector = await container.connector(self.definition.function.http_config.port)
+        try:
+            await self.hello.wait()
+        except asyncio.CancelledError:
+            await connector.close()
+            raise
         self.session = aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
