@@ -79,9 +79,13 @@ class RunscRuntime:
         return await self._run(["run"], None, spec, on_output)
 
     async def restore(self, spec: ContainerSpec, snapshot: Path, on_output: OnOutput) -> RunscContainer:
-        """As `start`. The variables of `spec` reach the container as /proc/gvisor/spec_environ, which Modal's client reads."""
+        """As `start`. The variables of `spec` reach the container as /proc/gvisor/spec_environ, which Modal's client reads.
+
+        It runs while its memory is still being read: what it touches first comes first.
+        """
         image = snapshot / "image"
-        command = ["restore", *_past_the_page_cache(image / "pages.img"), "--image-path", str(image)]
+        direct = _past_the_page_cache(image / "pages.img")
+        command = ["restore", "--background", *direct, "--image-path", str(image)]
         return await self._run(command, snapshot, spec, on_output)
 
     async def _run(
