@@ -38,9 +38,12 @@ def main() -> None:
             deployed(cloud, "small", build, stand_in[0]) as small,
         ):
             weights = [file for file in (volume(cloud, big[0].key) / big[0].key).iterdir() if file.is_file()]
-            image = _snapshot_of(restored, cloud)
-            _snapshot_of(small, cloud)
-            from_nothing, from_snapshot, from_small = Side(cold, weights), Side(restored, image), Side(small, [])
+            image, small_image = _snapshot_of(restored, cloud), _snapshot_of(small, cloud)
+            from_nothing, from_snapshot, from_small = (
+                Side(cold, weights),
+                Side(restored, image),
+                Side(small, small_image),
+            )
             compare(
                 from_snapshot.first_token,
                 from_nothing.first_token,
@@ -48,6 +51,8 @@ def main() -> None:
                 pairs=PAIRS,
                 goal=GOAL,
             )
+            if len(answers := {start.answer for start in (*from_snapshot.starts, *from_nothing.starts)}) > 1:
+                raise SystemExit(f"restored, it answers otherwise than from nothing: {sorted(answers)}")
             line("  restored", "")
             starts.show(from_snapshot.starts)
             line("  from nothing", "")

@@ -19,13 +19,15 @@ from bench.stack import line, say
 from bench.starts import Start
 from modal_app import warmup
 from modal_app.release import ModelSpec
-from tests.deployed import Deployed, carried_model, cloud_with, deployed, release, volume
-from tests.stack import CACHE
+from tests.deployed import Deployed, carried_model, cloud_with, deployed, release, url_of, volume
+from tests.stack import CACHE, LocalCloud
 from tools.cached_builds import default_tag, ensure_build
 
 PAIRS = 5
 GOAL_RATIO = 1.10
 GOAL_ADDED_SECONDS = 1.0
+
+NOTHING = Path(__file__).parent / "apps/nothing.py"
 
 NAMES = ("a container of the local cloud, until it serves", "llama-server by hand, until it is warm")
 
@@ -45,6 +47,21 @@ def main() -> None:
             pair = Pair(server, big[0], build)
             compare(pair.deployed, pair.by_hand, names=NAMES, pairs=PAIRS, goal=GOAL_RATIO)
             pair.show()
+        line("the bound", "")
+        line("  a container that does nothing, until it serves", f"{statistics.median(_nothing(cloud)):.2f} s")
+
+
+def _nothing(cloud: LocalCloud) -> list[float]:
+    """Sandbox, Python, Modal's client and the way in: what every container needs, whatever it is for."""
+    cloud.modal("deploy", str(NOTHING))
+    server = Deployed(cloud, "nothing", url_of(cloud, "nothing", "Nothing"), "none")
+    server.wake()
+    server.wait_for_zero()
+    times = []
+    for _ in range(PAIRS):
+        times.append(starts.healthy(server))
+        server.wait_for_zero()
+    return times
 
 
 class Pair:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import httpx
@@ -15,7 +15,7 @@ from modal_app import warmup
 from modal_app.lines import parse_event
 from tests.deployed import Deployed
 
-__all__ = ["LOAD", "WARM_UP", "Start", "first_token", "ready", "show"]
+__all__ = ["LOAD", "WARM_UP", "Start", "first_token", "healthy", "ready", "show"]
 
 POLL_SECONDS = 0.02
 """Between requests that a server at zero refuses: how exactly a start is timed."""
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.02
 LONGEST_SECONDS = 300.0
 
 SANDBOX, LOAD, WARM_UP = "sandbox, Python and our modules", "llama-server's load", "warm-up"
-RESUME, REST = "a look at its health", "forwarder, edge and answer"
+RESUME, REST = "looks at its health after that", "forwarder, edge and answer"
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,22 @@ class Start:
     parts: dict[str, float]
     resident_mib: float
     """Of llama-server, as its supervisor saw it last."""
+    answer: str = ""
 
 
-def ready(server: Deployed) -> Start:
-    """Until /health answers."""
-    began, since = time.perf_counter(), datetime.now(UTC)
+def healthy(server: Deployed) -> float:
+    """Seconds until /health answers with 200."""
+    began = time.perf_counter()
     with _client(server) as client:
         while not _answered(client.get("/health")):
             _pause(began)
-    return _told(server, since, time.perf_counter() - began)
+    return time.perf_counter() - began
+
+
+def ready(server: Deployed) -> Start:
+    """The same, of a llama-server."""
+    since = datetime.now(UTC)
+    return _told(server, since, healthy(server))
 
 
 def first_token(server: Deployed) -> Start:
@@ -55,7 +62,7 @@ def first_token(server: Deployed) -> Start:
     seconds = time.perf_counter() - began
     if answer.json()["usage"]["completion_tokens"] != 1:
         raise SystemExit(f"{server.app} answered with {answer.text[:200]}: expected one token")
-    return _told(server, since, seconds)
+    return replace(_told(server, since, seconds), answer=answer.json()["choices"][0]["message"]["content"])
 
 
 def show(starts: Sequence[Start]) -> None:

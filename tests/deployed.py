@@ -29,7 +29,7 @@ from modal_app.release import SERVER_NAME, Deployment, ModelFile, ModelSpec, Rel
 from tests.stack import PROJECT, LocalCloud
 from tools.models import carried
 
-__all__ = ["OPTIONS", "Deployed", "carried_model", "cloud_with", "deployed", "lay_out", "release", "volume"]
+__all__ = ["OPTIONS", "Deployed", "carried_model", "cloud_with", "deployed", "lay_out", "release", "url_of", "volume"]
 
 OPTIONS = ServerOptions(parallel=2, ctx_per_slot=40960, cache_ram_mib=256, gpu_layers=0, threads=1)
 """Those of the local stack (Pulumi.local.yaml.example)."""
@@ -137,6 +137,14 @@ def cloud_with(build: Path, *models: tuple[ModelSpec, Path]) -> Iterator[LocalCl
                 for volume in seeds:
                     modal.Volume.objects.create(volume, client=client)
             yield cloud
+
+
+def url_of(cloud: LocalCloud, app: str, server: str) -> str:
+    """Where a deployed server is reached."""
+    with _client(cloud.env()) as client:
+        url = modal.Server.from_name(app, server, client=client).get_url()
+    assert url is not None
+    return url
 
 
 def volume(cloud: LocalCloud, key: str) -> Path:
