@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from modal_app import paths
+from modal_app.errors import Failure
 from modal_app.release import BUILDS_MOUNT, MODELS_MOUNT, Frozen, ModelSpec, Release, tag_number
 
 __all__ = ["SAMPLING_PRESETS", "Sampling", "ServerOptions", "argv", "check_contract", "launch"]
@@ -173,7 +174,8 @@ def _spelled(eras: Eras, number: int) -> tuple[str, ...]:
 def check_contract(args: Sequence[str], tag: str) -> None:
     """Raise ValueError unless `args` keep the weights in anonymous memory, whatever else they say."""
     wanted = {_spelled(ANONYMOUS_WEIGHTS, tag_number(tag)), _spelled(NO_LAZY_TENSORS, tag_number(tag))} - {()}
-    flags = [a for a in args if a.startswith("-")]
+    # llama-server takes --load_mode for --load-mode (common/arg.cpp, b9093 to b11434)
+    flags = [a.replace("_", "-") if a.startswith("--") else a for a in args if a.startswith("-")]
     broken = [" ".join(w) for w in wanted if not _contains(args, w) or flags.count(w[0]) != 1]
     broken += sorted(MAPPING_FLAGS.intersection(flags))
     if broken:
@@ -190,9 +192,12 @@ def _contains(args: Sequence[str], part: Sequence[str]) -> bool:
 def launch(release: Release) -> list[str]:
     """Program and arguments of a release in this container: Volumes and port as they are here, the release's alias added.
 
-    Raises ValueError when the arguments do not keep the contract.
+    Raises Failure when the arguments do not keep the contract.
     """
-    check_contract(release.argv, release.tag)
+    try:
+        check_contract(release.argv, release.tag)
+    except ValueError as error:
+        raise Failure(str(error)) from None
     args = [paths.mounted(a) for a in release.argv]
     _replace(args, "--alias", lambda name: f"{name},{release.alias}")
     _replace(args, "--port", lambda declared: str(paths.server_port(int(declared))))

@@ -10,7 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from modal_app import paths
 from modal_app.errors import PermanentFailure
+from modal_app.release import MODELS_MOUNT
 
 __all__ = ["device_free_mib", "figures", "host_free_mib", "model_files_mapped", "require"]
 
@@ -26,11 +28,14 @@ NO_LIMIT_BYTES = 2**60
 
 
 def model_files_mapped(pid: int) -> list[str]:
-    """Model files that a process maps, from `/proc/PID/maps`. Must be none for a snapshot."""
+    """Model files that a process maps, whatever their names, from `/proc/PID/maps`. Must be none for a snapshot."""
     maps = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     # fields: addresses, permissions, offset, device, inode, path
-    paths = {line.split(maxsplit=5)[5] for line in maps if len(line.split(maxsplit=5)) == 6}
-    return sorted(path for path in paths if path.removesuffix(" (deleted)").endswith(".gguf"))
+    mapped = {line.split(maxsplit=5)[5] for line in maps if len(line.split(maxsplit=5)) == 6}
+    models = f"{paths.volume(MODELS_MOUNT)}/"
+    return sorted(
+        path for path in mapped if path.removesuffix(" (deleted)").endswith(".gguf") or path.startswith(models)
+    )
 
 
 def figures(pid: int, gpu: bool) -> dict[str, float]:

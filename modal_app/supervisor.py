@@ -60,6 +60,7 @@ class Supervisor:
 
     def __init__(self, release: Release, environment: Mapping[str, str] = os.environ) -> None:
         self.release = release
+        self._given = environment
         self.environment = child_environment(environment)
         self.key = self.environment[API_KEY]
         self.argv = command.launch(release)
@@ -115,12 +116,15 @@ class Supervisor:
         """After a restore, or right after `start()`: make sure that the server computes, then watch it.
 
         A restored server that is not healthy or answers nothing is ended and a new one started, so that a bad restore costs time
-        only. Raises Failure when the new one does not get there either.
+        only; so is one whose key has been rotated since: Modal renews this process's environment after a restore, the child keeps
+        the old one. Raises Failure when the new one does not get there either.
         """
         begin = asked = time.monotonic()
         restarted = False
         self.phase = "resuming"
         try:
+            if self._given.get(API_KEY) != self.key:
+                raise Failure("the API key is another one than in the snapshot")
             process = self._running()
             readiness.wait_for_health(self.url, RESTORED_SECONDS, lambda: self._ended(process))
             asked = time.monotonic()
@@ -128,6 +132,8 @@ class Supervisor:
         except Failure as error:
             event("restarting", release=self.release.key, reason=str(error))
             self._end(self._running())
+            self.environment = child_environment(self._given)
+            self.key = self.environment[API_KEY]
             self.start()
             restarted = True
         answered = time.monotonic()

@@ -67,9 +67,9 @@ class Cloud:
     snapshots: Path
     api: str
 
-    async def command(self, *args: str) -> str:
-        """The `modal` command; its output."""
-        environ = {
+    def environment(self) -> dict[str, str]:
+        """The variables of a program that is to use this cloud."""
+        return {
             **{k: v for k, v in os.environ.items() if not k.startswith("MODAL_")},
             "MODAL_SERVER_URL": self.api,
             "MODAL_TOKEN_ID": "ak-test",
@@ -77,6 +77,10 @@ class Cloud:
             "MODAL_CONFIG_PATH": "/nonexistent",
             "MODAL_DISABLE_API_PROXY": "1",
         }
+
+    async def command(self, *args: str) -> str:
+        """The `modal` command; its output."""
+        environ = self.environment()
         command = [sys.executable, "-m", "modal", *args]
         done = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr

@@ -65,6 +65,14 @@ def test_a_mapped_model_file_is_seen(tmp_path: Path) -> None:
         assert model_files_mapped(os.getpid()) == [f"{weights} (deleted)"]
 
 
+def test_a_mapped_model_file_is_seen_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOLUME_DIR_MODELS", str(tmp_path))
+    weights = tmp_path / "weights"
+    weights.write_bytes(bytes(8192))
+    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert model_files_mapped(os.getpid()) == [str(weights)]
+
+
 @pytest.mark.local
 def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
     served: Served, capfd: pytest.CaptureFixture[str]
@@ -124,6 +132,48 @@ def test_a_restored_server_that_does_not_answer_is_replaced(served: Served, capf
         assert httpx.get(f"{server.url}/health").status_code == 200
     finally:
         server.stop()
+
+
+@pytest.mark.local
+def test_a_restored_server_with_a_rotated_key_is_replaced_by_one_with_the_new_key(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a platform's restore does to this process: its environment is renewed, the child's is not."""
+    environment = dict(served.environment)
+    server = Supervisor(served.release, environment)
+    new = "another-key-for-this-test-alone"
+    try:
+        server.start()
+        assert status(server, KEY) == 200
+        environment["LLAMA_API_KEY"] = new
+        server.resume()
+        assert (status(server, KEY), status(server, new)) == (401, 200)
+        out = capfd.readouterr().out
+        assert events(out)["restarting"]["reason"] == "the API key is another one than in the snapshot"
+        assert events(out)["resumed"]["restarted"] is True
+        assert KEY not in out
+        assert new not in out
+    finally:
+        server.stop()
+
+
+@pytest.mark.local
+def test_a_restored_server_whose_key_was_taken_away_is_ended(served: Served) -> None:
+    environment = dict(served.environment)
+    server = Supervisor(served.release, environment)
+    try:
+        server.start()
+        environment["LLAMA_API_KEY"] = ""
+        with pytest.raises(Failure, match="LLAMA_API_KEY is empty"):
+            server.resume()
+        assert server.process is not None
+        assert server.process.poll() is not None
+    finally:
+        server.stop()
+
+
+def status(server: Supervisor, key: str) -> int:
+    return httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
 
 
 @pytest.mark.local

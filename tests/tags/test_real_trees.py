@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from modal_app import patches, paths, source
+from modal_app.command import check_contract
 from modal_app.release import tag_number
+from modal_app.supervisor import API_KEY, child_environment
 from ops import flags, readme
 from ops.boundaries import ARCHITECTURE, BOUNDARIES
 
@@ -107,6 +109,48 @@ def test_every_flag_that_we_give_is_accepted(tag: str, tree: Path) -> None:
     accepted = flags.accepted(tree)
     states = {flag: accepted.get(flag, "absent") for flag in flags.ours(tag)}
     assert {flag: state for flag, state in states.items() if state != "accepted"} == {}
+
+
+LOADING = re.compile(r"\b(use_mmap|use_mlock|use_direct_io|load_mode|lazy_mode)\b")
+"""The parameters that decide how weights are loaded, in every tree from the first to the last."""
+
+
+def test_the_flags_that_keep_weights_in_memory_mean_it(tag: str, tree: Path) -> None:
+    """The value that we give is the one that maps nothing; and loading in that mode maps nothing."""
+    given = dict(zip(flags.arguments(tag), [*flags.arguments(tag)[1:], ""], strict=True))
+    loader = (tree / "src/llama-model-loader.cpp").read_text()
+    ours = {name: o for o in flags.options(tree) if LOADING.search(o.handler) for name in o.names if name in given}
+    if "--no-mmap" in given:
+        assert set(ours) == {"--no-mmap"}
+        assert ours["--no-mmap"].negative == ("--no-mmap",)
+        assert "params.use_mmap = value;" in ours["--no-mmap"].handler
+        return
+    meant = {"--load-mode": "LLAMA_LOAD_MODE_NONE", "--lazy-mode": "LLAMA_LAZY_MODE_OFF"}
+    assert "--load-mode" in ours
+    for name, option in ours.items():
+        assert re.search(rf'value == "{given[name]}"\)\s*\{{ params\.\w+ = {meant[name]};', option.handler), name
+    mapped = re.search(r"this->use_mmap +=([^;]*load_mode == [^;]*);", loader)
+    assert mapped is not None
+    assert "LLAMA_LOAD_MODE_MMAP" in mapped[1]
+    assert "LLAMA_LOAD_MODE_NONE" not in mapped[1]
+    assert ("lazy_mode" in "".join(o.handler for o in ours.values())) == ("lazy" in loader)
+
+
+def test_every_other_flag_that_decides_how_weights_are_loaded_is_refused(tag: str, tree: Path) -> None:
+    args = flags.arguments(tag)
+    deciding = [o for o in flags.options(tree) if LOADING.search(o.handler)]
+    assert deciding
+    for name in (name for option in deciding for name in option.names if name not in option.negative):
+        for spelling in {name, f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name}:
+            with pytest.raises(ValueError, match="would not be in anonymous memory"):
+                check_contract([*args, spelling, "mmap"], tag)
+
+
+def test_no_variable_that_decides_how_weights_are_loaded_reaches_the_server(tree: Path) -> None:
+    options = [option for option in flags.options(tree) if LOADING.search(option.handler)]
+    named = {name for option in options for name in re.findall(r'set_env\("(\w+)"\)', option.handler)}
+    assert len(named) == len(options)
+    assert set(child_environment(dict.fromkeys(named, "mmap") | {API_KEY: "k"})) == {API_KEY, "HF_HUB_OFFLINE"}
 
 
 def test_flags_are_read_as_the_readme_has_them(tree: Path) -> None:
