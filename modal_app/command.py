@@ -32,7 +32,8 @@ ANONYMOUS_WEIGHTS: Eras = (
 )
 NO_LAZY_TENSORS: Eras = (
     (0, ()),
-    (10705, ("--lazy-mode", "off")),  # on-demand reading of big tensors needs a mapping
+    (10698, ("--tensor-read-lazy", "off")),  # on-demand reading of big tensors needs a mapping; not there in b10524
+    (10705, ("--lazy-mode", "off")),  # and makes one whatever --load-mode says
 )
 NO_WEB_PAGE: Eras = (
     (0, ("--no-webui",)),
