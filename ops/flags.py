@@ -27,7 +27,6 @@ State = Literal["accepted", "deprecated", "removed"]
 _STRING = re.compile(r'"((?:\\.|[^"\\\n])*)"')
 
 
-
 @dataclass(frozen=True)
 class Option:
     """One option of llama-server: its spellings, and the code that follows them: a description, then the handler."""

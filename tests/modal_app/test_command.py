@@ -164,9 +164,18 @@ def test_weights_are_never_mapped_whatever_is_configured(options: ServerOptions,
         ("b9093", lambda a: [x for x in a if x != "--no-mmap"]),
         ("b9093", lambda a: [*a, "--mmap"]),
     ],
-    ids=[  # fmt: skip
-        "missing", "overridden", "locked", "short form", "with an underscore", "lazy again", "first lazy flag", "deprecated flag",
-        "lazy", "old tag", "old tag, overridden",
+    ids=[
+        "missing",
+        "overridden",
+        "locked",
+        "short form",
+        "with an underscore",
+        "lazy again",
+        "first lazy flag",
+        "deprecated flag",
+        "lazy",
+        "old tag",
+        "old tag, overridden",
     ],
 )
 def test_arguments_that_break_the_contract_are_refused(tag: str, change: object) -> None:

@@ -1,4 +1,4 @@
-"""The contract, shown: with the weights in the snapshot no change of the model's file reaches a restored server; mapped, one does.
+"""The contract, shown: with the weights in its snapshot, a restored server does not depend on the model's file; mapped, it does.
 
 One real checkpoint for each server, taken and restored by runsc as the local cloud does it, with a file that changes in between.
 """
@@ -33,19 +33,24 @@ FROM_A_SNAPSHOT = "(restored from a memory snapshot).\n"
 def llama_app(name: str, argv: Sequence[str], replacement: str = "") -> modal.App:
     """A server that is llama-server from before the snapshot on; a `replacement` takes its model's place when it has loaded."""
     app = modal.App(name, include_source=False)
-    volumes = {f"/{name}": modal.Volume.from_name(name) for name in ("builds", "models")}
+    volumes: dict[Any, Any] = {f"/{name}": modal.Volume.from_name(name) for name in ("builds", "models")}
     model = argv[argv.index("--model") + 1]
 
     @app.server(
-        serialized=True, enable_memory_snapshot=True, volumes=volumes, port=8000, unauthenticated=True, startup_timeout=90
+        serialized=True,
+        enable_memory_snapshot=True,
+        volumes=volumes,
+        port=8000,
+        unauthenticated=True,
+        startup_timeout=90,
     )
     class Llama:
         @modal.enter(snap=True)
         def start(self) -> None:
-            import os
             import subprocess
             import time
             import urllib.request
+            from pathlib import Path
 
             self.child = subprocess.Popen(argv)
             while True:
@@ -55,7 +60,7 @@ def llama_app(name: str, argv: Sequence[str], replacement: str = "") -> modal.Ap
                 except OSError:
                     time.sleep(0.02)
             if replacement:
-                os.rename(replacement, model)
+                Path(replacement).rename(model)
 
     return app
 
@@ -152,7 +157,7 @@ def other_weights(true: Path, other: Path) -> Path:
     """A copy in which every token means its neighbour."""
     shutil.copy(true, other)
     embeddings: Any = next(t.data for t in GGUFReader(other, "r+").tensors if t.name == "token_embd.weight")
-    embeddings[:] = embeddings[list(range(1, len(embeddings))) + [0]]
+    embeddings[:] = embeddings[[*range(1, len(embeddings)), 0]]
     embeddings.flush()
     assert other.stat().st_size == true.stat().st_size
     return other

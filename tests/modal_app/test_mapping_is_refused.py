@@ -67,7 +67,9 @@ def test_a_server_that_maps_its_weights_is_never_ready_for_a_snapshot(
     )
     assert server.process is not None
     assert server.process.poll() is not None
-    assert "ready" not in [said["event"] for said in map(lines.parse_event, capfd.readouterr().out.splitlines()) if said]
+    assert "ready" not in [
+        said["event"] for said in map(lines.parse_event, capfd.readouterr().out.splitlines()) if said
+    ]
 
 
 @pytest.mark.parametrize("build", ["llama_server_build", "earlier_build"])
@@ -84,7 +86,12 @@ def test_no_variable_and_no_configuration_file_makes_a_server_map_its_weights(
     file = tmp_path / "llama.cpp" / "config.ini"
     file.parent.mkdir()
     file.write_text("[*]\nload-mode = mmap\nlazy-mode = on\nfit = on\n")
-    environment = {"LLAMA_ARG_LOAD_MODE": "mmap", "LLAMA_ARG_LAZY_MODE": "on", "LLAMA_ARG_MMAP": "1", "LLAMA_ARG_FIT": "on"}
+    environment = {
+        "LLAMA_ARG_LOAD_MODE": "mmap",
+        "LLAMA_ARG_LAZY_MODE": "on",
+        "LLAMA_ARG_MMAP": "1",
+        "LLAMA_ARG_FIT": "on",
+    }
     environment |= {"XDG_CONFIG_HOME": str(tmp_path), **served.environment}
     server = Supervisor(of_build(served.release, request.getfixturevalue(build)), environment)
     try:
@@ -97,7 +104,9 @@ def test_no_variable_and_no_configuration_file_makes_a_server_map_its_weights(
         server.stop()
 
 
-@pytest.mark.parametrize("words", [("--load-mode", "mmap"), ("--load_mode", "mmap"), ("-lm", "mmap"), ("--lazy-mode", "on")])
+@pytest.mark.parametrize(
+    "words", [("--load-mode", "mmap"), ("--load_mode", "mmap"), ("-lm", "mmap"), ("--lazy-mode", "on")]
+)
 def test_a_release_whose_arguments_map_starts_no_server(served: Served, words: tuple[str, str]) -> None:
     mapping = served.release.model_copy(update={"argv": (*served.release.argv, *words)})
     with pytest.raises(Failure, match="would not be in anonymous memory"):
@@ -119,7 +128,10 @@ def test_no_snapshot_exists_of_a_server_that_maps_its_weights(llama_server_build
 
     async def scenario() -> None:
         async with cloud("runsc") as c:
-            for name, key, source in (("llama-builds", deaf.name, deaf), ("llama-models", MODEL.key, carried(tmp_path))):
+            for name, key, source in (
+                ("llama-builds", deaf.name, deaf),
+                ("llama-models", MODEL.key, carried(tmp_path)),
+            ):
                 await modal.Volume.objects.create.aio(name, client=c.client)
                 shutil.copytree(source, c.state.volumes.directory(c.state.volumes.find("main", name).volume_id) / key)
             await modal.Secret.objects.create.aio(refused.api_key.name, {"LLAMA_API_KEY": KEY}, client=c.client)
@@ -138,7 +150,9 @@ def test_no_snapshot_exists_of_a_server_that_maps_its_weights(llama_server_build
             await c.eventually(lambda: "failed" in c.system_lines("mapped"), 90)
             events = [lines.parse_event(line) for _, text in c.log("mapped") for line in text.splitlines()]
             (failed,) = [said for said in events if said and said["event"] == "failed"]
-            assert failed["reason"].startswith(f"llama-server maps /models/{MODEL.key}/weights.gguf: expected the weights in")
+            assert failed["reason"].startswith(
+                f"llama-server maps /models/{MODEL.key}/weights.gguf: expected the weights in"
+            )
             assert "Creating memory snapshot" not in c.system_lines("mapped")
             assert not list(c.snapshots.glob("*/image/*"))
 
