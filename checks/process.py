@@ -40,7 +40,7 @@ def arguments(session: Session) -> str:
 
 
 def model_not_mapped(session: Session) -> Seen:
-    """The weights are in the server's own memory, not mapped from a file: a mapping does not survive a snapshot.
+    """The weights are in the server's own memory, not mapped from a file, which is not in a snapshot.
 
     Only the container can see that; it writes what it saw into its log once the server is up, before the snapshot.
     """

@@ -182,7 +182,7 @@ def check_contract(args: Sequence[str], tag: str) -> None:
     if broken:
         raise ValueError(
             f"the weights would not be in anonymous memory ({', '.join(broken)}): expected llama-server {tag} to be told "
-            "once, and nothing against it: a snapshot of mapped weights does not restore"
+            "once, and nothing against it: what is restored from a snapshot would answer from whatever the file is by then"
         )
 
 

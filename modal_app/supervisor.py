@@ -87,8 +87,9 @@ class Supervisor:
             mapped = memory.model_files_mapped(process.pid)
             if mapped:
                 raise PermanentFailure(
-                    f"llama-server maps {', '.join(mapped)}: expected the weights in anonymous memory, or a snapshot does not "
-                    f"restore: check the flags of {self.release.tag} in modal_app/command.py"
+                    f"llama-server maps {', '.join(mapped)}: expected the weights in anonymous memory, or what is "
+                    "restored from a snapshot answers from whatever the file is by then: check the flags of "
+                    f"{self.release.tag} in modal_app/command.py"
                 )
             left = memory.figures(process.pid, gpu=self.release.gpu is not None)
             if self.release.min_headroom_mib:

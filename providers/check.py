@@ -191,13 +191,15 @@ FIGURES = {
 
 
 def figures(records: Iterable[CheckRecord]) -> Inputs:
-    """What a proof's check records say in numbers. None for what was not measured."""
+    """What a proof's check records say in numbers, and of the restore in words. None for what was not measured."""
     by_name = {record.name: record for record in records}
     statuses = [record.status for record in by_name.values()]
+    restored = by_name.get("restored after idle")
     found: Inputs = {
         "checksPassed": statuses.count("passed"),
         "checksSkipped": statuses.count("skipped"),
-        "restored": "restored after idle" in by_name and by_name["restored after idle"].status == "passed",
+        # of a platform that cannot, its reason
+        "restored": restored and ("yes" if restored.status == "passed" else restored.got),
     }
     for output, (check, *path) in FIGURES.items():
         value: Any = by_name[check].figures if check in by_name else None

@@ -29,6 +29,7 @@ class CheckRecord(_Part):
     name: str
     status: str
     seconds: float
+    got: str = ""
     figures: dict[str, Any] = Field(default_factory=dict)
 
 

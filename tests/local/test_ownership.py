@@ -89,6 +89,20 @@ def by_name(rows: str, name: str) -> dict[str, Any]:
     return dict(row)
 
 
+def test_what_is_proven_on_a_machine_without_snapshots_is_nowhere_said_to_be_restored(up: Stack) -> None:
+    """In `up`'s lines, in the outputs, on the page; in the log of the platform `tests/local_cloud/test_snapshots.py` sees it."""
+    why = "no snapshot on this machine: plain processes cannot be checkpointed"
+    told = json.loads((up.directory / "adopted.json").read_text())["told"]
+    assert f"restored after idle: skipped: {why}" in told
+    assert up.resource("release-check")["restored"] == why
+    report = [sys.executable, "-m", "ops", "report", "--stack", up.name, "--out", "release.html"]
+    subprocess.run(report, cwd=up.directory, env=up.env, check=True, capture_output=True, timeout=120)
+    page = (up.directory / "release.html").read_text()
+    assert page.count(why) == 2
+    assert "restored from the snapshot" not in page
+    assert "is restored" not in page
+
+
 def test_secret_of_somebody_else_is_refused_by_name(host: Host, local_cloud: LocalCloud) -> None:
     local_cloud.modal("secret", "create", "--force", "of-somebody-else", "A=1")
     place = {"address": "loopback", "environment": "main", "name": "of-somebody-else", "owner": "test", "generation": 1}

@@ -62,8 +62,8 @@ def test_a_server_that_maps_its_weights_is_never_ready_for_a_snapshot(
     with pytest.raises(Failure) as failure:
         server.start()
     assert str(failure.value) == (
-        f"llama-server maps {served.models / 'weights.gguf'}: expected the weights in anonymous memory, or a snapshot does not "
-        f"restore: check the flags of {tag} in modal_app/command.py"
+        f"llama-server maps {served.models / 'weights.gguf'}: expected the weights in anonymous memory, or what is "
+        f"restored from a snapshot answers from whatever the file is by then: check the flags of {tag} in modal_app/command.py"
     )
     assert server.process is not None
     assert server.process.poll() is not None
