@@ -64,8 +64,9 @@ class LocalCloud:
         self.command("up", "--runtime", self.runtime, "--models", str(self.models), *seeds)
 
     def down(self) -> None:
-        """End it and everything that it started."""
+        """End it and everything that it started; the memory of its containers is on no disk then."""
         self.command("down")
+        assert not (self.home / "snapshots").exists()
 
     def env(self) -> dict[str, str]:
         """The variables that point `modal` and `huggingface_hub` at this cloud, on top of this process's own."""

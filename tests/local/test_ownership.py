@@ -89,12 +89,15 @@ def by_name(rows: str, name: str) -> dict[str, Any]:
     return dict(row)
 
 
-def test_what_is_proven_on_a_machine_without_snapshots_is_nowhere_said_to_be_restored(up: Stack) -> None:
-    """In `up`'s lines, in the outputs, on the page; in the log of the platform `tests/local_cloud/test_snapshots.py` sees it."""
+def test_what_is_proven_on_a_machine_without_snapshots_is_nowhere_said_to_be_restored(
+    up: Stack, local_cloud: LocalCloud
+) -> None:
+    """In `up`'s lines, in the outputs, in `status`, on the page; in the log of the platform `tests/local_cloud/test_snapshots.py` sees it."""
     why = "no snapshot on this machine: plain processes cannot be checkpointed"
     told = json.loads((up.directory / "adopted.json").read_text())["told"]
     assert f"restored after idle: skipped: {why}" in told
     assert up.resource("release-check")["restored"] == why
+    assert f"snapshots  {why}" in local_cloud.command("status").stdout
     report = [sys.executable, "-m", "ops", "report", "--stack", up.name, "--out", "release.html"]
     subprocess.run(report, cwd=up.directory, env=up.env, check=True, capture_output=True, timeout=120)
     page = (up.directory / "release.html").read_text()

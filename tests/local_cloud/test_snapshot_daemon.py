@@ -100,6 +100,20 @@ def test_a_killed_daemon_leaves_no_process_and_no_snapshot_that_is_used(cloud: L
     assert not snapshots.exists()
 
 
+STARTED_ANEW = """
+    for word; do
+        shift
+        case $word in
+            restore) set -- "$@" run ;;
+            --direct) ;;
+            --image-path) left_out=next ;;
+            *) [ -n "$left_out" ] || set -- "$@" "$word"; left_out= ;;
+        esac
+    done
+    exec "$RUNSC" "$@"
+"""
+
+
 def test_a_machine_where_the_probe_of_snapshots_fails_has_none_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,10 +123,15 @@ def test_a_machine_where_the_probe_of_snapshots_fails_has_none_and_says_why(
     assert chosen.snapshots_reason == (
         "no snapshot on this machine: a test process could not be checkpointed and restored: not supported"
     )
+    # one that lies: what it calls restored begins anew
+    faulty_runsc(tmp_path, "restore", STARTED_ANEW)
+    chosen = asyncio.run(choose_runtime("auto", cache=tmp_path))
+    assert chosen.snapshots_reason.startswith("no snapshot on this machine: a test container ended with code 1: ")
     # another answer, another time: a failure is not remembered, but its cost is bounded
     faulty_runsc(tmp_path, "restore", "exec sleep 1000")
-    monkeypatch.setattr(choosing, "PROBE_TIMEOUT", 4.0)
-    chosen = asyncio.run(choose_runtime("auto", cache=tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "PROBE_TIMEOUT", 4.0)
+        chosen = asyncio.run(choose_runtime("auto", cache=tmp_path))
     assert chosen.snapshots_reason == (
         "no snapshot on this machine: a test process was not checkpointed and restored within 4 s"
     )
