@@ -42,7 +42,7 @@ def llama_app(name: str, argv: Sequence[str], replacement: str = "") -> modal.Ap
         volumes=volumes,
         port=8000,
         unauthenticated=True,
-        startup_timeout=90,
+        startup_timeout=240,
     )
     class Llama:
         @modal.enter(snap=True)
@@ -115,7 +115,7 @@ class Contract:
 
 async def answer(c: Cloud, app: str) -> str:
     """The text of one completion without any chance in it; wakes the server."""
-    async with asyncio.timeout(90), httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with asyncio.timeout(240), httpx.AsyncClient(trust_env=False, timeout=120) as client:
         while (response := await client.post(c.url(app, "Llama") + "/completion", json=QUESTION)).status_code == 503:
             await asyncio.sleep(0.05)
     return str(response.raise_for_status().json()["content"])

@@ -123,7 +123,7 @@ def test_no_snapshot_exists_of_a_server_that_maps_its_weights(llama_server_build
         environment="main",
         artifact_environment="main",
         release=refused,
-        scaling=Scaling(startup_timeout=90),
+        scaling=Scaling(startup_timeout=240),
     )
 
     async def scenario() -> None:
@@ -147,7 +147,7 @@ def test_no_snapshot_exists_of_a_server_that_maps_its_weights(llama_server_build
                 timeout=120,
             )
             assert (await get(c.url("mapped", "LlamaServer"))).status_code == 503
-            await c.eventually(lambda: "failed" in c.system_lines("mapped"), 90)
+            await c.eventually(lambda: "failed" in c.system_lines("mapped"), 240)
             events = [lines.parse_event(line) for _, text in c.log("mapped") for line in text.splitlines()]
             (failed,) = [said for said in events if said and said["event"] == "failed"]
             assert failed["reason"].startswith(
