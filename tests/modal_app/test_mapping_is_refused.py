@@ -15,7 +15,7 @@ from pathlib import Path
 import modal
 import pytest
 
-from modal_app import lines
+from modal_app import artifacts, lines
 from modal_app.errors import Failure
 from modal_app.release import Deployment, Release, Scaling
 from modal_app.supervisor import Supervisor
@@ -37,7 +37,14 @@ def deaf_build(build: Path, directory: Path) -> Path:
     (deaf / "llama-server").rename(deaf / "llama-server.real")
     (deaf / "llama-server").write_text(MAPS_ANYWAY)
     (deaf / "llama-server").chmod(0o755)
+    whole(deaf)
     return deaf
+
+
+def whole(directory: Path) -> None:
+    """Gives a directory the manifest of what is in it now: its files are not what it is refused for."""
+    files = [path for path in directory.iterdir() if path.name != artifacts.MANIFEST]
+    artifacts.take_over(directory, {path: artifacts.sha256(path) for path in files})
 
 
 def of_build(served: Release, build: Path) -> Release:
@@ -161,8 +168,9 @@ def test_no_snapshot_exists_of_a_server_that_maps_its_weights(llama_server_build
 
 def carried(directory: Path) -> Path:
     """The stand-in as the release names its files."""
-    model = directory / "model"
+    model = directory / MODEL.key
     model.mkdir()
     for name, pattern in (("weights.gguf", "*Q8_0.gguf"), ("mmproj.gguf", "mmproj*.gguf")):
         shutil.copy(next(CARRIED.rglob(pattern)), model / name)
+    whole(model)
     return model
