@@ -92,7 +92,7 @@ def by_name(rows: str, name: str) -> dict[str, Any]:
 def test_what_is_proven_on_a_machine_without_snapshots_is_nowhere_said_to_be_restored(
     up: Stack, local_cloud: LocalCloud
 ) -> None:
-    """In `up`'s lines, in the outputs, in `status`, on the page; in the log of the platform `tests/local_cloud/test_snapshots.py` sees it."""
+    """In `up`'s lines, in the outputs, in `status` and on the page; `tests/local_cloud/test_snapshots.py` reads the log."""
     why = "no snapshot on this machine: plain processes cannot be checkpointed"
     told = json.loads((up.directory / "adopted.json").read_text())["told"]
     assert f"restored after idle: skipped: {why}" in told
