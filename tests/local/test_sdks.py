@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -23,7 +25,7 @@ from checks.prompts import (
     WEATHER_TWO,
     png,
 )
-from tests.stack import Stack
+from tests.deployed import carried_model, cloud_with, deployed
 
 pytestmark = pytest.mark.local
 
@@ -32,10 +34,14 @@ RED, BLUE = png(255, 0, 0), png(0, 0, 255)
 
 
 @pytest.fixture(scope="module")
-def served(stack: Stack) -> tuple[str, str]:
-    """Endpoint and key of a deployed stack."""
-    stack.up()
-    return stack.output("endpoint"), stack.api_key
+def served(llama_server_build: Path) -> Iterator[tuple[str, str]]:
+    """Endpoint and key of a release as it is deployed; that its stack is up is `test_deployment.py`'s."""
+    model = carried_model()
+    with (
+        cloud_with(llama_server_build, model) as cloud,
+        deployed(cloud, "sdks", llama_server_build, model[0], snapshot="none") as server,
+    ):
+        yield server.url, server.key
 
 
 @pytest.fixture
