@@ -74,7 +74,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._spawning = threading.Lock()
 
-    def start(self) -> None:
+    def start(self, snapshot_follows: bool = True) -> None:
         """Start llama-server and return when it is ready for a snapshot. Raises Failure when it does not get there."""
         begin = time.monotonic()
         process = self._spawn()
@@ -94,7 +94,8 @@ class Supervisor:
             left = memory.figures(process.pid, gpu=self.release.gpu is not None)
             if self.release.min_headroom_mib:
                 memory.require(self.release.min_headroom_mib, left, gpu=self.release.gpu is not None)
-            readiness.wait_until_alone(self.port, readiness.ALONE_SECONDS)
+            if snapshot_follows:
+                readiness.wait_until_alone(self.port, readiness.ALONE_SECONDS)
         except BaseException:
             self._end(process)
             raise
@@ -135,7 +136,7 @@ class Supervisor:
             self._end(self._running())
             self.environment = child_environment(self._given)
             self.key = self.environment[API_KEY]
-            self.start()
+            self.start(snapshot_follows=False)
             restarted = True
         answered = time.monotonic()
         process = self._running()
@@ -148,7 +149,8 @@ class Supervisor:
             seconds=round(answered - begin, 3),
             answer_seconds=None if restarted else round(answered - asked, 3),
             restarted=restarted,
-            memory=memory.figures(process.pid, gpu=self.release.gpu is not None),
+            # without the GPU: a client waits, and nvidia-smi takes its time
+            memory=memory.figures(process.pid, gpu=False),
             maps={"model_files_mapped": len(memory.model_files_mapped(process.pid))},
             **self.identity,
         )
