@@ -100,6 +100,7 @@ own, argv[port] = int(argv[port]), free
 REAL = f"http://127.0.0.1:{free}"
 signal.signal(signal.SIGTERM, ended)
 real = subprocess.Popen([str(HERE / "llama-server.real"), *argv])
+(HERE / "running").touch()  # from here on a signal ends both
 server = http.server.ThreadingHTTPServer(("127.0.0.1", own), Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 os._exit(real.wait() & 255)
