@@ -13,7 +13,8 @@ import httpx
 __all__ = ["Traffic"]
 
 CLIENTS = 2
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.15
+"""More would take the processor from what happens meanwhile."""
 
 
 class Traffic:

@@ -19,6 +19,21 @@ from tests.kills.world import World
 pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
 
 
+SAMPLE = {
+    "create": [
+        Point("create", Call("model", "FunctionMap", 1), "after", "provider"),
+        Point("create", Call("release-check", "VolumeGetFile2", 1), "after", "cli"),
+        Point("create", Call("app", "FunctionCreate", 1), "after", "cloud"),
+        Point("create", Call("app", "AppPublish", 1), "after", "cli"),
+    ],
+    "destroy": [
+        Point("destroy", Call("app", "AppStop", 1), "after", "cloud"),
+        Point("destroy", Call("release-check", "AppGetOrCreate", 1), "after", "cli"),
+    ],
+}
+"""Each operation is interrupted several times in a row: what one leaves is what the next one starts from."""
+
+
 @dataclass
 class Undisturbed:
     """Where each operation ends when nobody interrupts it; the world is new again, but for proofs of the two releases."""
@@ -35,7 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Pa
     world.start()
     expected = {}
     try:
-        for name in ("create", "parallel", "destroy"):
+        for name in SAMPLE:
             scenario = SCENARIOS[name]
             scenario.change(world)
             scenario.run(world)
@@ -49,24 +64,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Pa
         yield Undisturbed(world, expected)
     finally:
         world.stop()
-
-
-SAMPLE = {
-    "create": [
-        Point("create", Call("model", "FunctionMap", 1), "after", "provider"),
-        Point("create", Call("app", "AppPublish", 1), "after", "cli"),
-    ],
-    "parallel": [
-        Point("parallel", Call("release-check", "VolumeGetFile2", 1), "after", "cli"),
-        Point("parallel", Call("app", "FunctionCreate", 1), "after", "cloud"),
-        Point("parallel", Call("release-check", "AppGetOrCreate", 1), "before", "provider"),
-    ],
-    "destroy": [
-        Point("destroy", Call("app", "AppStop", 1), "after", "cloud"),
-        Point("destroy", Call("release-check", "AppGetOrCreate", 1), "after", "cli"),
-    ],
-}
-"""Each operation is interrupted several times in a row: what one leaves is what the next one starts from."""
 
 
 def test_interrupted_operations_end_where_undisturbed_ones_do(undisturbed: Undisturbed) -> None:

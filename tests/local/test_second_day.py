@@ -72,7 +72,6 @@ def matches_golden(up: Stack, request: pytest.FixtureRequest) -> Callable[[str],
 
 def test_preview_of_a_tag_bump(up: Stack, matches_golden: Callable[[str], None]) -> None:
     with up.configured(llamaCppTag=default_tag()):
-        assert up.preview() == {"llama-server": "replace", "release-check": "replace", "app": "update"}
         matches_golden("tag-bump")
 
 
@@ -92,26 +91,22 @@ def test_preview_of_reordered_patches(up: Stack, matches_golden: Callable[[str],
 
 def test_preview_of_more_slots(up: Stack, matches_golden: Callable[[str], None]) -> None:
     with up.configured(parallel=3):
-        assert up.preview() == {"release-check": "replace", "app": "update"}
         matches_golden("more-slots")
 
 
 def test_preview_of_more_containers(up: Stack, matches_golden: Callable[[str], None]) -> None:
     with up.configured(maxContainers=3):
-        assert up.preview() == {"app": "update"}
         matches_golden("more-containers")
 
 
 def test_preview_of_a_rotation(up: Stack, matches_golden: Callable[[str], None]) -> None:
     with up.configured():
         up.pulumi("config", "set", "--secret", "apiKey", secrets.token_hex(KEY_LENGTH))
-        assert up.preview() == {"api-key": "update", "release-check": "replace", "app": "update"}
         matches_golden("rotation")
 
 
 def test_preview_of_another_region(up: Stack, matches_golden: Callable[[str], None]) -> None:
     with up.configured(routingRegion="eu-west"):
-        assert up.preview()["app"] == "replace"
         matches_golden("another-region")
 
 
@@ -122,7 +117,6 @@ def test_preview_of_a_forced_rebuild(up: Stack, matches_golden: Callable[[str], 
 
 def test_preview_of_a_forced_snapshot(up: Stack, matches_golden: Callable[[str], None]) -> None:
     with up.configured(snapshotGeneration=1):
-        assert up.preview() == {"release-check": "replace", "app": "update"}
         matches_golden("forced-snapshot")
 
 

@@ -94,7 +94,7 @@ def watched_arguments(run: Run) -> Iterator[None]:
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.05):
+        while not ended.wait(0.2):
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with suppress(OSError):
                     words = process.read_bytes().split(b"\0")

@@ -105,7 +105,7 @@ STARTED_ANEW = """
         shift
         case $word in
             restore) set -- "$@" run ;;
-            --direct) ;;
+            --direct | --background) ;;
             --image-path) left_out=next ;;
             *) [ -n "$left_out" ] || set -- "$@" "$word"; left_out= ;;
         esac
