@@ -37,9 +37,10 @@ RED, BLUE = png(255, 0, 0), png(0, 0, 255)
 def served(llama_server_build: Path) -> Iterator[tuple[str, str]]:
     """Endpoint and key of a release as it is deployed; that its stack is up is `test_deployment.py`'s."""
     model = carried_model()
+    longer_than_a_retry = {"scaledown_window": 30}
     with (
         cloud_with(llama_server_build, model) as cloud,
-        deployed(cloud, "sdks", llama_server_build, model[0], snapshot="none") as server,
+        deployed(cloud, "sdks", llama_server_build, model[0], snapshot="none", scaling=longer_than_a_retry) as server,
     ):
         yield server.url, server.key
 
