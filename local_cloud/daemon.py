@@ -79,6 +79,7 @@ async def _serve(options: Options, state: CloudState, ready: asyncio.Event, stop
     fleet = ContainerFleet(ledger, rpc, runtime, options.home.run_directory(), options.home.snapshots)
     edge = Edge(ledger, fleet)
     async with AsyncExitStack() as ending:
+        ending.callback(options.home.remove_run_directory)
         # In the reverse order: the fleet ends its containers while they can still say their last words.
         await ending.enter_async_context(_listening(http_application(state, urls), ports["http"], "files"))
         await ending.enter_async_context(

@@ -151,6 +151,13 @@ class Home:
         run.symlink_to(short)
         return short
 
+    def remove_run_directory(self) -> None:
+        """When no container is left: one that lies elsewhere would outlive this directory."""
+        run = self.path / "run"
+        if run.is_symlink():
+            shutil.rmtree(run.resolve(), ignore_errors=True)
+            run.unlink(missing_ok=True)
+
 
 def default_home() -> Path:
     """LOCAL_CLOUD_HOME, else a directory in the user's cache."""

@@ -180,3 +180,13 @@ def test_a_home_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HomeError, match="cannot be made"):
         Home(tmp_path / "file" / "home").create()
+
+
+def test_a_daemon_with_a_long_path_leaves_no_directory_elsewhere(tmp_path: Path) -> None:
+    home = tmp_path / ("long" * 20)
+    with LocalCloud(home):
+        elsewhere = (home / "run").resolve()
+        assert not elsewhere.is_relative_to(home)
+        assert elsewhere.is_dir()
+    assert not elsewhere.exists()
+    assert not (home / "run").is_symlink()
