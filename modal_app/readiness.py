@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from modal_app import child
 from modal_app.errors import Failure
 from modal_app.lines import say
 
@@ -31,21 +32,22 @@ def wait_for_health(url: str, limit: float, ended: Callable[[], Failure | None])
     """
     begin = spoken = time.monotonic()
     pause, last = FIRST_POLL_SECONDS, "nothing yet"
-    while (waited := time.monotonic() - begin) < limit:
-        if failure := ended():
-            raise failure
-        try:
-            answer = httpx.get(f"{url}/health", timeout=min(ANSWER_SECONDS, limit - waited), trust_env=False)
-            if answer.status_code == httpx.codes.OK:
-                return
-            last = f"{answer.status_code} {answer.text[:80]}"
-        except httpx.HTTPError as error:
-            last = type(error).__name__
-        if time.monotonic() - spoken > SAY_SECONDS:
-            spoken = time.monotonic()
-            say(f"waiting for llama-server, {waited:.0f} s so far; /health: {last}")
-        time.sleep(pause)
-        pause = min(pause * POLL_FACTOR, LONGEST_POLL_SECONDS)
+    with child.client(url) as client:
+        while (waited := time.monotonic() - begin) < limit:
+            if failure := ended():
+                raise failure
+            try:
+                answer = client.get("/health", timeout=min(ANSWER_SECONDS, limit - waited))
+                if answer.status_code == httpx.codes.OK:
+                    return
+                last = f"{answer.status_code} {answer.text[:80]}"
+            except httpx.HTTPError as error:
+                last = type(error).__name__
+            if time.monotonic() - spoken > SAY_SECONDS:
+                spoken = time.monotonic()
+                say(f"waiting for llama-server, {waited:.0f} s so far; /health: {last}")
+            time.sleep(pause)
+            pause = min(pause * POLL_FACTOR, LONGEST_POLL_SECONDS)
     raise Failure(
         f"llama-server was not healthy after {limit:.0f} s ({last}): expected 200 from /health: see its lines"
     )

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modal_app import artifacts, command, memory, paths, readiness, warmup
+from modal_app import artifacts, command, memory, paths
 from modal_app.errors import Failure, PermanentFailure
 from modal_app.lines import event, say
 from modal_app.output import Output, telling
@@ -78,6 +78,9 @@ class Supervisor:
         """Start llama-server and return when it is ready for a snapshot. Raises Failure when it does not get there."""
         begin = time.monotonic()
         process = self._spawn()
+        # now, since these import httpx: 0.4 s of processor, in which llama-server loads
+        from modal_app import readiness, warmup
+
         try:
             self.phase = "loading"
             readiness.wait_for_health(self.url, HEALTH_SECONDS, lambda: self._ended(process))
@@ -121,6 +124,8 @@ class Supervisor:
         only; so is one whose key has been rotated since: Modal renews this process's environment after a restore, the child keeps
         the old one. Raises Failure when the new one does not get there either.
         """
+        from modal_app import readiness, warmup  # as in `start`
+
         begin = asked = time.monotonic()
         restarted = False
         self.phase = "resuming"
