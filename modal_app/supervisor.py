@@ -45,8 +45,9 @@ TERMINATE_SECONDS = 25.0
 
 LAST_LINES_SECONDS = 2.0
 
-SCRUBBED = ("LLAMA_ARG_", "HF_TOKEN", "MODAL_")
-"""Prefixes of variables that the child must not see: each LLAMA_ARG_* overrides a flag, the others are not its business."""
+SCRUBBED = ("LLAMA_ARG_", "MTMD_", "HF_TOKEN", "MODAL_")
+"""Prefixes of variables that the child must not see: each LLAMA_ARG_* overrides a flag, MTMD_BACKEND_DEVICE the device
+of the projector (common/arg.cpp, b11434); the others are not its business."""
 
 _NEVER_LOADS = re.compile(
     r"error loading model: (?!.*\b(alloc\w*|memory|mmap|read)\b)|invalid argument|error while handling argument"

@@ -44,6 +44,7 @@ def test_the_child_sees_no_flag_variables_and_no_foreign_secret() -> None:
         "LLAMA_API_KEY": "k",
         "PATH": "/bin",
         "LLAMA_ARG_TOOLS": "all",
+        "MTMD_BACKEND_DEVICE": "CPU",
         "LLAMA_ARG_LOAD_MODE": "mmap",
         "HF_TOKEN": "hf_x",
         "MODAL_TOKEN_SECRET": "as-x",
