@@ -79,11 +79,11 @@ class Supervisor:
         """Start llama-server and return when it is ready for a snapshot. Raises Failure when it does not get there."""
         begin = time.monotonic()
         process = self._spawn()
-        # now, since these import httpx: 0.4 s of processor, in which llama-server loads
-        from modal_app import readiness, warmup
-
+        self.phase = "loading"
         try:
-            self.phase = "loading"
+            # now, since these import httpx: 0.4 s of processor, in which llama-server loads
+            from modal_app import readiness, warmup
+
             readiness.wait_for_health(self.url, HEALTH_SECONDS, lambda: self._ended(process))
             healthy = time.monotonic()
             self.phase = "warming"

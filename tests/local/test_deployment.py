@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import openai
 import pytest
 
 import checks
+from local_cloud.home import Home
 from modal_app.release import release_alias
 from tests.stack import LocalCloud, Stack
 
@@ -98,7 +101,7 @@ def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, endpoint: str
 def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(
     up: Stack, endpoint: str, local_cloud: LocalCloud
 ) -> None:
-    app = up.pulumi("config", "get", "appName").stdout.strip()
+    app = _app(up)
     sdk(endpoint, up.api_key).models.list()
     _asleep(local_cloud, app)
     first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
@@ -114,7 +117,7 @@ def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_rand
 ) -> None:
     if "no snapshot on this machine" in local_cloud.command("status").stdout:
         pytest.skip(local_cloud.command("status").stdout)
-    app = up.pulumi("config", "get", "appName").stdout.strip()
+    app = _app(up)
     pids, answers, random = set[int](), list[str](), list[str]()
     for _ in range(2):
         _asleep(local_cloud, app)
@@ -161,7 +164,7 @@ def _completion(endpoint: str, key: str, question: str, **fields: float) -> str:
 def test_modal_commands_show_this_deployment(
     up: Stack, local_cloud: LocalCloud, command: tuple[str, ...], shows: str
 ) -> None:
-    app = up.pulumi("config", "get", "appName").stdout.strip()
+    app = _app(up)
     printed = local_cloud.modal(*(part.format(app=app) for part in command)).stdout
     assert shows.format(app=app) in printed
 
@@ -200,6 +203,95 @@ def test_api_key_is_nowhere_in_the_state(up: Stack) -> None:
     files = [p for p in up.directory.rglob("*") if p.is_file() and ".venv" not in p.parts]
     assert files
     assert [p for p in files if up.api_key.encode() in p.read_bytes()] == []
+
+
+def test_rotated_key_works_and_the_old_one_is_refused_by_restored_and_fresh_servers(
+    up: Stack, endpoint: str, local_cloud: LocalCloud
+) -> None:
+    """Its snapshot holds the old key in the memory of two processes: it goes with the deploy."""
+    app, old, new = _app(up), up.api_key, secrets.token_hex(24)
+    before = snapshots_of_a_server(local_cloud, app, endpoint)
+    up.pulumi("config", "set", "--secret", "apiKey", new)
+    up.up()
+    up.api_key = new
+    assert accepted(endpoint, old, new) == [False, True]
+    assert not before & snapshots(local_cloud)
+    up.pulumi("preview", "--expect-no-changes")
+
+    if not before:
+        return
+    _asleep(local_cloud, app)
+    assert accepted(endpoint, old, new) == [False, True]
+    for snapshot in snapshots(local_cloud):
+        (snapshot / "image" / "pages.img").write_bytes(b"")
+    _asleep(local_cloud, app)
+    assert accepted(endpoint, old, new) == [False, True]
+    starts = re.findall(r" is ready after .* \((.*)\)\.", log(local_cloud, app))
+    assert starts[-2:] == ["restored from a memory snapshot", "without a memory snapshot"]
+
+
+def test_no_restored_server_accepts_a_key_that_was_changed_by_hand(
+    up: Stack, endpoint: str, local_cloud: LocalCloud
+) -> None:
+    """Nobody has deployed, so that a snapshot with the old key is all there is: it costs a restart, not a leak."""
+    app, old, new = _app(up), up.api_key, secrets.token_hex(24)
+    held = snapshots_of_a_server(local_cloud, app, endpoint)
+    assert accepted(endpoint, old, new) == [True, False]
+    try:
+        set_key(local_cloud, app, new)
+        _asleep(local_cloud, app)
+        assert accepted(endpoint, old, new) == [False, True]
+        assert snapshots(local_cloud) == held
+        said = log(local_cloud, app)
+        assert ('"the API key is another one than in the snapshot"' in said) == bool(held)
+        assert new not in said
+    finally:
+        set_key(local_cloud, app, old)
+        _asleep(local_cloud, app)
+    assert accepted(endpoint, old, new) == [True, False]
+
+
+def accepted(endpoint: str, *keys: str) -> list[bool]:
+    """Whether the server that answers now, woken if there is none, takes each key; it says 401 to those that it does not."""
+    with httpx.Client(base_url=endpoint, timeout=60) as client:
+        deadline = time.monotonic() + 120
+        while client.get("/health").status_code != 200 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        answers = [client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code for key in keys]
+    assert set(answers) <= {200, 401}
+    return [status == 200 for status in answers]
+
+
+def snapshots(cloud: LocalCloud) -> set[Path]:
+    """The memory snapshots on disk."""
+    return set((cloud.home / "snapshots").glob("*"))
+
+
+def snapshots_of_a_server(cloud: LocalCloud, app: str, endpoint: str) -> set[Path]:
+    """The same, of a server that has one, unless this machine can take none by the cloud's own word."""
+    accepted(endpoint)
+    daemon = Home(cloud.home).running()
+    assert daemon is not None
+    if daemon.snapshots.startswith("no snapshot on this machine"):
+        return set()
+    if not snapshots(cloud):  # it was found damaged
+        _asleep(cloud, app)
+        accepted(endpoint)
+    assert snapshots(cloud)
+    return snapshots(cloud)
+
+
+def set_key(cloud: LocalCloud, app: str, key: str) -> None:
+    """By hand, as a user would."""
+    cloud.modal("secret", "create", "--force", f"{app}-api-key", f"LLAMA_API_KEY={key}")
+
+
+def log(cloud: LocalCloud, app: str) -> str:
+    return cloud.modal("app", "logs", app, "-n", "2000").stdout
+
+
+def _app(stack: Stack) -> str:
+    return stack.pulumi("config", "get", "appName").stdout.strip()
 
 
 def _asleep(cloud: LocalCloud, app: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import httpx
 import pytest
 
-from local_cloud.home import Home
 from modal_app.release import release_alias
 from tests.stack import LocalCloud, Stack
 from tools.cached_builds import EARLIER_TAG, default_tag
@@ -28,6 +26,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 APP = "llama-second-day"
 KEY_LENGTH = 24
+
+
+@pytest.fixture(scope="module")
+def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
+    """Nothing here is about snapshots."""
+    return quick_cloud
 
 
 @pytest.fixture(scope="module")
@@ -157,102 +161,6 @@ def test_change_keeps_the_url_and_going_back_proves_nothing_again(
     up.up()
     assert serving(up) == names(up) == before
     assert versions(local_cloud, f"{APP}-candidate") == candidates
-
-
-def test_rotated_key_works_and_the_old_one_is_refused_by_restored_and_fresh_servers(
-    up: Stack, local_cloud: LocalCloud
-) -> None:
-    """Its snapshot holds the old key in the memory of two processes: it goes with the deploy."""
-    endpoint, old = up.output("endpoint"), up.api_key
-    before = snapshots_of_a_server(local_cloud, endpoint)
-    new = secrets.token_hex(KEY_LENGTH)
-    up.pulumi("config", "set", "--secret", "apiKey", new)
-    up.up()
-    up.api_key = new
-    assert serving(up) == names(up)
-    assert accepted(endpoint, old, new) == [False, True]
-    assert not before & snapshots(local_cloud)
-    up.pulumi("preview", "--expect-no-changes")
-
-    if not before:
-        return
-    asleep(local_cloud, APP)
-    assert accepted(endpoint, old, new) == [False, True]
-    for snapshot in snapshots(local_cloud):
-        (snapshot / "image" / "pages.img").write_bytes(b"")
-    asleep(local_cloud, APP)
-    assert accepted(endpoint, old, new) == [False, True]
-    starts = re.findall(r" is ready after .* \((.*)\)\.", log(local_cloud, APP))
-    assert starts[-2:] == ["restored from a memory snapshot", "without a memory snapshot"]
-
-
-def test_no_restored_server_accepts_a_key_that_was_changed_by_hand(up: Stack, local_cloud: LocalCloud) -> None:
-    """Nobody has deployed, so that a snapshot with the old key is all there is: it costs a restart, not a leak."""
-    endpoint, old, new = up.output("endpoint"), up.api_key, secrets.token_hex(KEY_LENGTH)
-    held = snapshots_of_a_server(local_cloud, endpoint)
-    assert accepted(endpoint, old, new) == [True, False]
-    try:
-        set_secret(local_cloud, new)
-        asleep(local_cloud, APP)
-        assert accepted(endpoint, old, new) == [False, True]
-        assert snapshots(local_cloud) == held
-        said = log(local_cloud, APP)
-        assert ('"the API key is another one than in the snapshot"' in said) == bool(held)
-        assert new not in said
-    finally:
-        set_secret(local_cloud, old)
-        asleep(local_cloud, APP)
-    assert accepted(endpoint, old, new) == [True, False]
-
-
-def accepted(endpoint: str, *keys: str) -> list[bool]:
-    """Whether the server that answers now, woken if there is none, takes each key; it says 401 to those that it does not."""
-    with httpx.Client(base_url=endpoint, timeout=60) as client:
-        deadline = time.monotonic() + 120
-        while client.get("/health").status_code != 200 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        answers = [client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code for key in keys]
-    assert set(answers) <= {200, 401}
-    return [status == 200 for status in answers]
-
-
-def snapshots(cloud: LocalCloud) -> set[Path]:
-    """The memory snapshots on disk."""
-    return set((cloud.home / "snapshots").glob("*"))
-
-
-def snapshots_of_a_server(cloud: LocalCloud, endpoint: str) -> set[Path]:
-    """The same, of a server that has one, unless this machine can take none by the cloud's own word."""
-    accepted(endpoint)
-    daemon = Home(cloud.home).running()
-    assert daemon is not None
-    if daemon.snapshots.startswith("no snapshot on this machine"):
-        return set()
-    if not snapshots(cloud):  # it was found damaged
-        asleep(cloud, APP)
-        accepted(endpoint)
-    assert snapshots(cloud)
-    return snapshots(cloud)
-
-
-def set_secret(cloud: LocalCloud, key: str) -> None:
-    """By hand, as a user would."""
-    cloud.modal("secret", "create", "--force", f"{APP}-api-key", f"LLAMA_API_KEY={key}")
-
-
-def asleep(cloud: LocalCloud, app: str) -> None:
-    """Stop the app's containers; the next request has to start one."""
-    listed = json.loads(cloud.modal("container", "list", "--json").stdout)
-    for container in (c["container_id"] for c in listed if c["app_name"] == app):
-        cloud.modal("container", "stop", "--yes", container)
-        deadline = time.monotonic() + 60
-        while (cloud.home / "run" / container).exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
-def log(cloud: LocalCloud, app: str) -> str:
-    return cloud.modal("app", "logs", app, "-n", "2000").stdout
 
 
 def names(stack: Stack) -> dict[str, str]:
