@@ -125,7 +125,9 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.destroy()
+        [state] = self.directory.glob(f".pulumi/stacks/*/{self.name}.json")
+        if json.loads(state.read_text())["checkpoint"].get("latest", {}).get("resources"):
+            self.destroy()
 
     def init(self, **changes: Any) -> None:
         """Make the stack from the repository's configuration of it, with `changes` on top, and an API key."""
