@@ -11,9 +11,9 @@ BENCHES = {
     "preview": "2 minutes",
     "start": "3 minutes",
     "restore": "4 minutes",
-    "rollback": "10 minutes",
-    "bump": "15 minutes",
-    "compile": "an hour: llama.cpp whole, with all that it builds by default",
+    "rollback": "5 minutes",
+    "bump": "10 minutes",
+    "compile": "a quarter of an hour: llama.cpp whole, with all that it builds by default",
 }
 """How long each takes on two cores: the short ones first."""
 

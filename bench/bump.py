@@ -3,8 +3,8 @@
     python -m bench.bump [FROM [TO]]
 
 By hand is what nobody can do without: patch and compile the new tag with the same CMake definitions, start its server, send it
-the requests of the release check, stop it, start it again to serve, and wait for its first answer. Compiles twice: about a
-quarter of an hour on two cores.
+the requests of the release check, stop it, start it again to serve, and wait for its first answer. Compiles twice: about
+ten minutes on two cores.
 """
 
 from __future__ import annotations
