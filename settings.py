@@ -132,6 +132,8 @@ class Settings(BaseModel):
              "needs the drafter file: set model.drafter.path, or mtp to false"),
             (self.snapshot == "gpu" and self.gpu == "none", "snapshot",
              "gpu needs a GPU: set snapshot to cpu or none, or choose a gpu"),
+            (self.snapshot == "cpu" and self.gpu != "none", "snapshot",
+             f"cpu shows no {self.gpu} to the server that is snapshotted: set snapshot to gpu or none"),
         ]  # fmt: skip
         found = [f"{key}: {text}" for wrong, key, text in problems if wrong]
         if found:

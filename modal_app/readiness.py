@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from modal_app import child
+from modal_app import loopback
 from modal_app.errors import Failure
 from modal_app.lines import say
 
@@ -32,7 +32,7 @@ def wait_for_health(url: str, limit: float, ended: Callable[[], Failure | None])
     """
     begin = spoken = time.monotonic()
     pause, last = FIRST_POLL_SECONDS, "nothing yet"
-    with child.client(url) as client:
+    with loopback.client(url) as client:
         while (waited := time.monotonic() - begin) < limit:
             if failure := ended():
                 raise failure

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from modal_app import child
+from modal_app import loopback
 from modal_app.errors import Failure
 
 __all__ = ["Warmup", "answers", "run", "warmups"]
@@ -82,7 +82,7 @@ def run(base_url: str, key: str, images: bool) -> list[str]:
     Raises Failure, with what came back, when one does not answer as it should. No connection stays open.
     """
     done = []
-    with child.client(base_url, key) as client:
+    with loopback.client(base_url, key) as client:
         for warmup in warmups(images):
             _send(client, warmup, REQUEST_SECONDS)
             done.append(warmup.name)
@@ -91,7 +91,7 @@ def run(base_url: str, key: str, images: bool) -> list[str]:
 
 def answers(base_url: str, key: str) -> None:
     """Send the first warm-up again: a restored server may be healthy and compute nothing. Raises Failure as `run` does."""
-    with child.client(base_url, key) as client:
+    with loopback.client(base_url, key) as client:
         _send(client, next(warmups(images=False)), RESTORED_REQUEST_SECONDS)
 
 

@@ -102,7 +102,8 @@ class Stack:
             if (directory / name).exists():  # a copy of another stack's directory
                 continue
             if source.is_dir():
-                shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+                # what Python has compiled comes with it, but not what it is just writing
+                shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy(source, directory / name)
         if not (directory / ".venv").is_symlink():

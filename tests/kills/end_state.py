@@ -39,6 +39,8 @@ BY_NATURE = {
     "firstTokenAfterIdle": "how long it took",
     "residentMiB": "how much it was",
     "availableMiB": "how much it was",
+    "hostFreeMiB": "how much it was",
+    "deviceFreeMiB": "how much it was",
     "llama-server": "a compiler does not write the same bytes twice; the endpoint says which build serves",
 }
 """Outputs, and fields of files on a Volume, that are not compared."""

@@ -107,6 +107,26 @@ def test_small_batch_is_refused_with_a_projector_because_it_cuts_images() -> Non
     assert line.startswith("llama-on-modal:ubatchSize: 512 cuts images short: expected at least 1120")
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"ubatchSize": 2048, "batchSize": 1120}, "ubatchSize: 2048 is more than batchSize 1120: lower it or raise"),
+        ({"minContainers": 3, "maxContainers": 2}, "minContainers: 3 is more than maxContainers 2: lower it or raise"),
+        ({"targetConcurrency": 2, "maxContainers": 1}, "targetConcurrency: 2 has no effect with maxContainers 1"),
+        ({"maxConcurrency": 1}, "maxConcurrency: 1 is less than the 2 requests that a container is meant to serve"),
+        ({"sampling": "bold"}, "sampling: 'bold' is not a preset: expected one of "),
+        ({"corsOrigins": "http://a,http://b"}, "corsOrigins: 'http://a,http://b' is a list: expected one origin"),
+        ({"mtp": True}, "mtp: needs the drafter file: set model.drafter.path, or mtp to false"),
+        ({"snapshot": "gpu"}, "snapshot: gpu needs a GPU: set snapshot to cpu or none, or choose a gpu"),
+        ({"gpu": "L40S"}, "snapshot: cpu shows no L40S to the server that is snapshotted: set snapshot to gpu or none"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_values_that_do_not_fit_together_are_refused(given: dict[str, Any], says: str) -> None:
+    [line] = problems(local(**given))
+    assert line.startswith(f"llama-on-modal:{says}")
+
+
 def test_tag_with_known_defects_is_refused() -> None:
     [line] = problems(local(llamaCppTag="b10816"))
     assert "expected b11334 or newer" in line

@@ -1,4 +1,4 @@
-"""The HTTP client for llama-server, which runs on this machine and speaks plain HTTP."""
+"""HTTP to llama-server, which runs on this machine and speaks it plainly."""
 
 from __future__ import annotations
 
