@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import yaml
 
+from tests.modal_command import ModalCommand
+
 PROJECT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-on-modal"
 
@@ -39,6 +41,8 @@ class LocalCloud:
     models: Path = PROJECT / "tools/models/tiny-gemma4"
     runtime: str = "auto"
     """`process` has no snapshots, and so proves a release in half the time."""
+
+    _modal: ModalCommand = field(default_factory=lambda: ModalCommand(PROJECT), init=False, repr=False)
 
     def __enter__(self) -> Self:
         self.up()
@@ -65,6 +69,7 @@ class LocalCloud:
 
     def down(self) -> None:
         """End it and everything that it started; the memory of its containers is on no disk then."""
+        self._modal.close()
         self.command("down")
         assert not (self.home / "snapshots").exists()
 
@@ -76,15 +81,10 @@ class LocalCloud:
 
     def modal(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the real `modal` command against this cloud."""
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("modal")), *args],
-            cwd=PROJECT,
-            env={**self.env(), "NO_COLOR": "1", "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=check,
-        )
+        done = self._modal.run(*args, env={**self.env(), "NO_COLOR": "1", "COLUMNS": "200"}, seconds=300)
+        if check:
+            done.check_returncode()
+        return done
 
 
 class Stack:
@@ -188,8 +188,9 @@ class Stack:
 
     def configure(self, **values: Any) -> None:
         """Set configuration values."""
-        for key, value in values.items():
-            self.pulumi("config", "set", key, str(value).lower() if isinstance(value, bool) else str(value))
+        given = [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()]
+        if given:
+            self.pulumi("config", "set-all", *(word for text in given for word in ("--plaintext", text)))
 
     def set_model(self, **changes: Any) -> None:
         """Change fields of the configured model, None to remove one: `pulumi config set` cannot set an object at once."""

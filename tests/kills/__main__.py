@@ -65,7 +65,8 @@ class Results:
 def content() -> str:
     """A digest of everything whose change may change an outcome."""
     digest = hashlib.sha256()
-    for name in (*PROGRAM, "local_cloud", "tests/kills", "tests/stack.py", "tools/stack_locks.py", "requirements.txt"):
+    tests = ("tests/kills", "tests/stack.py", "tests/modal_command.py")
+    for name in (*PROGRAM, "local_cloud", *tests, "tools/stack_locks.py", "requirements.txt"):
         path = PROJECT / name
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:

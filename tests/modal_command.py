@@ -1,0 +1,93 @@
+"""The real `modal` command in forks of a process that has imported it: each import takes most of a second of processor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["ModalCommand"]
+
+
+class ModalCommand:
+    """Runs `modal` in `directory`; the process that is forked starts with the first command and ends with `close`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._imported: subprocess.Popen[str] | None = None
+
+    def run(self, *args: str, env: Mapping[str, str], seconds: float) -> subprocess.CompletedProcess[str]:
+        """`modal ARGS` with exactly these variables. Raises subprocess.TimeoutExpired when it takes longer."""
+        with self._lock, tempfile.TemporaryDirectory() as directory:
+            printed = [str(Path(directory) / name) for name in ("stdout", "stderr")]
+            imported = self._imported or self._start(env)
+            assert imported.stdin is not None
+            assert imported.stdout is not None
+            late = threading.Timer(seconds, self._kill)
+            late.start()
+            try:
+                imported.stdin.write(json.dumps({"args": args, "env": dict(env), "printed": printed}) + "\n")
+                imported.stdin.flush()
+                status = imported.stdout.readline()
+            finally:
+                late.cancel()
+            if not status:
+                raise subprocess.TimeoutExpired(["modal", *args], seconds)
+            stdout, stderr = (Path(path).read_text() for path in printed)
+            return subprocess.CompletedProcess(["modal", *args], int(status), stdout, stderr)
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        with self._lock:
+            if self._imported:
+                self._imported.communicate()
+                self._imported = None
+
+    def _start(self, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        self._imported = subprocess.Popen(
+            [sys.executable, "-c", "from tests.modal_command import serve; serve()"],
+            cwd=self._directory,
+            env=dict(env),  # the client reads some of them when it is imported
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return self._imported
+
+    def _kill(self) -> None:
+        imported, self._imported = self._imported, None
+        if imported:
+            os.killpg(imported.pid, signal.SIGKILL)
+            imported.communicate()
+
+
+def serve() -> None:
+    """Fork for each line of stdin, and write the exit status of the fork into a line of stdout."""
+    from modal.__main__ import main
+
+    for line in iter(sys.stdin.readline, ""):
+        if os.fork() == 0:
+            _prepare(**json.loads(line))
+            main()  # type: ignore[no-untyped-call]
+            sys.exit(0)
+        _, status = os.wait()
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+def _prepare(args: list[str], env: dict[str, str], printed: list[str]) -> None:
+    for descriptor, path in enumerate((os.devnull, *printed)):
+        file = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.dup2(file, descriptor)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["modal", *args]
