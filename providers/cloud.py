@@ -53,6 +53,10 @@ def connect(address: str) -> Cloud:
             raise ProviderError(
                 f"the local cloud does not answer at {url}: expected it to be running: start it with `make up`"
             ) from None
+    # Pulumi looks at several resources at once, and two threads whose first imports are a package and a part of it may each
+    # wait for the other (_DeadlockError): from here on all of it is there
+    import modal  # noqa: F401
+
     return Cloud()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import compileall
 import json
 import shutil
-import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from local_cloud.ports import free_port
 from tests.kills.calls import Recorder
 from tests.kills.processes import kill
 from tests.kills.proxy import Proxy, Watcher
@@ -51,8 +51,7 @@ class World:
         shutil.copytree(CACHE / "builds" / build, self.root / "seed" / build)
         self.cloud.up()
         environment = self.cloud.env()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         behind = urlsplit(environment["MODAL_SERVER_URL"]).port
         environment["MODAL_SERVER_URL"] = f"http://127.0.0.1:{port}"
         stack = Stack(environment, self.project)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from local_cloud.modal.rpc.server import RpcServer
 from local_cloud.modal.state.cloud import CloudState
 from local_cloud.modal.state.ledger import StateLedger
 from local_cloud.modal.state.logs import LogFilter
+from local_cloud.ports import free_port
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-on-modal"
 ECHO = Path(__file__).with_name("echo_server.py").read_text()
@@ -44,14 +44,6 @@ def runtimes(name: str, binary: Path | None = RUNSC) -> Runtimes:
         return Runtimes(runsc, ProcessRuntime(true_paths=True), "runsc", "a test", runsc, "a test")
     processes = ProcessRuntime(true_paths=name == "process")
     return Runtimes(processes, processes, "process", "a test")
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -13,7 +13,8 @@ import modal
 import pytest
 
 from local_cloud.modal.edge.server import PortInUseError
-from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, free_port, get, wake
+from local_cloud.ports import free_port
+from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, get, wake
 
 pytestmark = [
     pytest.mark.local,

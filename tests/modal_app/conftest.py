@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from local_cloud.ports import free_port
 from modal_app import artifacts, command
 from modal_app.command import ServerOptions
 from modal_app.pins import runtime_image
@@ -34,12 +34,6 @@ class Served:
     environment: dict[str, str]
     release: Release
     models: Path
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def release(build_key: str, model: ModelSpec = MODEL, **options: object) -> Release:

@@ -26,6 +26,7 @@ from local_cloud.modal.containers.host_process import HostProcess, launcher_argv
 from local_cloud.modal.containers.interpreter import needed_paths
 from local_cloud.modal.containers.runsc import has_sys_admin
 from local_cloud.modal.containers.spec import TASK_DIRECTORY, Bind, ContainerSpec, OnOutput, StartError
+from local_cloud.ports import free_port
 
 __all__ = ["ProcessRuntime"]
 
@@ -45,7 +46,7 @@ class ProcessRuntime:
         """Starts the process, its temporary files below the task's directory."""
         for name in ("modal", "tmp"):
             (spec.directory / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        port = _free_port() if spec.port is not None else 0
+        port = free_port() if spec.port is not None else 0
         start = self._in_namespace if self.true_paths else self._in_place
         try:
             argv, env = await asyncio.to_thread(start, spec)
@@ -200,10 +201,3 @@ def _real_path(spec: ContainerSpec, path: str) -> Path:
     """Where a path of the container is when nothing is mounted."""
     inside = (spec.source_tree or spec.directory) / path.lstrip("/")
     return inside if inside.is_dir() else spec.directory / path.lstrip("/")
-
-
-def _free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-        return port

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import socket
 import time
 from dataclasses import dataclass
 
 from local_cloud.modal.state.database import Database
 from local_cloud.modal.state.errors import NotFound
 from local_cloud.modal.state.ids import new_id
+from local_cloud.ports import free_port
 
 __all__ = ["Ports", "ProxyToken", "ProxyTokens"]
 
@@ -53,12 +53,7 @@ class Ports:
     def _free_port(self) -> int:
         taken = {int(row["value"]) for row in self._database.all("SELECT value FROM settings WHERE name LIKE 'port:%'")}
         taken |= set(self.servers())
-        while True:
-            with socket.socket() as candidate:
-                candidate.bind(("127.0.0.1", 0))
-                port: int = candidate.getsockname()[1]
-            if port not in taken:
-                return port
+        return free_port(taken)
 
 
 @dataclass(frozen=True)
