@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from local_cloud.ports import free_port
 from modal_app import command
 from modal_app.release import BUILDS_MOUNT, MODELS_MOUNT, Release
 
@@ -25,13 +25,10 @@ POLL_SECONDS = 0.02
 @contextmanager
 def places(builds: Path, models: Path) -> Iterator[None]:
     """Where the Volumes of a release lie, and a free port, while the block runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     said = {
         f"VOLUME_DIR_{BUILDS_MOUNT.strip('/').upper()}": str(builds),
         f"VOLUME_DIR_{MODELS_MOUNT.strip('/').upper()}": str(models),
-        "SERVER_PORT": str(port),
+        "SERVER_PORT": str(free_port()),
     }
     os.environ.update(said)
     try:

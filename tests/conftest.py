@@ -30,20 +30,25 @@ def earlier_build() -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Path) -> Iterator[LocalCloud]:
+def cloud_with_snapshots(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Path) -> Iterator[LocalCloud]:
     """A local cloud of this test run alone, with the builds of the user's cache."""
     with LocalCloud(tmp_path_factory.mktemp("cloud"), BUILDS) as cloud:
         yield cloud
 
 
 @pytest.fixture(scope="session")
-def quick_cloud(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Path) -> Iterator[LocalCloud]:
-    """A local cloud without snapshots, as on a machine where gVisor does not run: releases are proven in half the time.
-
-    A module that is about something else has it as its `local_cloud`.
-    """
+def cloud_without_snapshots(tmp_path_factory: pytest.TempPathFactory, llama_server_build: Path) -> Iterator[LocalCloud]:
+    """The same as on a machine where gVisor does not run: releases are proven in half the time."""
     with LocalCloud(tmp_path_factory.mktemp("cloud"), BUILDS, runtime="process") as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="module")
+def local_cloud(request: pytest.FixtureRequest) -> LocalCloud:
+    """One of the two: modules that are about something else than snapshots are marked `without_snapshots`."""
+    marked = request.node.get_closest_marker("without_snapshots")
+    cloud: LocalCloud = request.getfixturevalue("cloud_without_snapshots" if marked else "cloud_with_snapshots")
+    return cloud
 
 
 @pytest.fixture

@@ -11,13 +11,7 @@ import yaml
 
 from tests.stack import LocalCloud, Stack
 
-pytestmark = pytest.mark.local
-
-
-@pytest.fixture(scope="module")
-def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
-    """Nothing here is about snapshots."""
-    return quick_cloud
+pytestmark = [pytest.mark.local, pytest.mark.without_snapshots]
 
 
 @pytest.fixture

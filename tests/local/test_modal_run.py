@@ -12,13 +12,7 @@ from modal_app.release import ModelSpec
 from tests.stack import PROJECT, LocalCloud
 from tools.cached_builds import default_tag, spec_of
 
-pytestmark = pytest.mark.local
-
-
-@pytest.fixture(scope="module")
-def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
-    """Nothing here is about snapshots."""
-    return quick_cloud
+pytestmark = [pytest.mark.local, pytest.mark.without_snapshots]
 
 
 @pytest.fixture

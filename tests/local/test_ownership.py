@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from providers.secret import ModalSecretProvider
 from tests.provider.host import Host, provider_host
 from tests.stack import PROJECT, LocalCloud, Stack, changes, said
 
-pytestmark = [pytest.mark.local, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.local, pytest.mark.without_snapshots, pytest.mark.timeout(900)]
 
 APP = "llama-adopted"
 SECRET = f"{APP}-api-key"
@@ -39,12 +38,6 @@ MODEL = ModelSpec(repo="llama-on-modal/tiny-gemma4", revision=REVISION, weights=
 def host(local_cloud: LocalCloud) -> Iterator[Host]:
     with provider_host({"PATH": os.environ["PATH"], **local_cloud.env()}) as host:
         yield host
-
-
-@pytest.fixture(scope="module")
-def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
-    """Nothing here is about snapshots."""
-    return quick_cloud
 
 
 @pytest.fixture(scope="module")
@@ -197,12 +190,12 @@ def test_protected_stack_is_not_destroyed_and_keeps_its_url(up: Stack, local_clo
             ("preview", {"appName": "renamed"}),
             ("preview", {"routingRegion": "eu-west"}),
         ):
-            with configured(up, **change):
+            with up.configured(**change):
                 done = up.pulumi(command, *(("--yes", "--skip-preview") if command == "destroy" else ()), check=False)
                 assert done.returncode != 0
                 assert "protect" in done.stdout + done.stderr
         up.pulumi("preview", "--refresh", "--expect-no-changes")
-        with configured(up, buildGeneration=1):
+        with up.configured(buildGeneration=1):
             assert up.preview() == {"llama-server": "replace", "release-check": "replace", "app": "update"}
     finally:
         up.configure(protect=False)
@@ -219,7 +212,7 @@ def test_protected_stack_is_not_destroyed_and_keeps_its_url(up: Stack, local_clo
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_another_name_or_place_previews_as_another_url(up: Stack, change: dict[str, str], what: str) -> None:
-    with configured(up, **change):
+    with up.configured(**change):
         plan = up.plan()
     assert changes(plan)["app"] == "replace"
     assert any(line.startswith("app: replace it, with another URL") and what in line for line in said(plan))
@@ -227,7 +220,7 @@ def test_another_name_or_place_previews_as_another_url(up: Stack, change: dict[s
 
 def test_another_region_moves_the_app_to_its_new_url(up: Stack) -> None:
     old = up.output("endpoint")
-    with configured(up, routingRegion="eu-west"):
+    with up.configured(routingRegion="eu-west"):
         up.up()
         new = up.output("endpoint")
         assert httpx.get(f"{old}/health").status_code == 404
@@ -265,18 +258,6 @@ def test_destroy_says_what_it_removed_and_what_it_kept(up: Stack, local_cloud: L
         made = up.up()
     assert "found on Volume" in made
     assert "checks passed" not in made
-
-
-@contextmanager
-def configured(stack: Stack, **values: Any) -> Iterator[None]:
-    """Configuration values for the length of a block. Nothing is deployed."""
-    file = stack.directory / f"Pulumi.{stack.name}.yaml"
-    before = file.read_text()
-    stack.configure(**values)
-    try:
-        yield
-    finally:
-        file.write_text(before)
 
 
 def ids(cloud: LocalCloud) -> dict[str, str]:

@@ -20,18 +20,12 @@ from modal_app.release import release_alias
 from tests.stack import LocalCloud, Stack
 from tools.cached_builds import EARLIER_TAG, default_tag
 
-pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.local, pytest.mark.without_snapshots, pytest.mark.timeout(600)]
 
 GOLDEN = Path(__file__).parent / "golden"
 
 APP = "llama-second-day"
 KEY_LENGTH = 24
-
-
-@pytest.fixture(scope="module")
-def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
-    """Nothing here is about snapshots."""
-    return quick_cloud
 
 
 @pytest.fixture(scope="module")

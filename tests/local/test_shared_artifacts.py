@@ -20,7 +20,7 @@ import pytest
 
 from tests.stack import LocalCloud, Stack
 
-pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.local, pytest.mark.without_snapshots, pytest.mark.timeout(600)]
 
 OWNER, BORROWER = "owner", "borrower"
 """Environments, and the apps in them."""
@@ -72,12 +72,6 @@ def _status(stack: Stack) -> int:
             return status
         time.sleep(0.5)
     return 503
-
-
-@pytest.fixture(scope="module")
-def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
-    """Nothing here is about snapshots."""
-    return quick_cloud
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from providers.check import FIGURES
 from providers.migrations import SCHEMA
 from tests.stack import LocalCloud, Stack
 
-pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.local, pytest.mark.without_snapshots, pytest.mark.timeout(600)]
 
 STATES = Path(__file__).parent / "states"
 
@@ -36,12 +36,6 @@ SECRET = "4dabf18193072939515e22adb298388d"
 """The key under which Pulumi marks a secret (sdk/go/common/resource/sig)."""
 
 State = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def local_cloud(quick_cloud: LocalCloud) -> LocalCloud:
-    """Nothing here is about snapshots."""
-    return quick_cloud
 
 
 @pytest.fixture(scope="module")

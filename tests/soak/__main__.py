@@ -25,22 +25,20 @@ from tools.cached_builds import default_tag, ensure_build
 SLOTS, CONTAINERS = 2, 3
 APP = "llama-soak"
 
-COLUMNS = (
-    *(
-        "round",
-        "questions",
-        "200",
-        "503",
-        "429",
-        "restored",
-        "started",
-        "median s",
-        "max s",
-        "max s waited",
-        "MiB",
-        "seconds",
-    ),
-)
+COLUMNS = [
+    "round",
+    "questions",
+    "200",
+    "503",
+    "429",
+    "restored",
+    "started",
+    "median s",
+    "max s",
+    "max s waited",
+    "MiB",
+    "seconds",
+]
 
 
 @contextmanager
