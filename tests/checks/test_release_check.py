@@ -56,7 +56,8 @@ def test_a_coding_agents_prompt_is_answered(stand_in: StandIn) -> None:
     instructions = " ".join(f"Rule {i}: read the file before you change it." for i in range(800))
     with checks.Endpoint(stand_in.url, stand_in.key) as endpoint:
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": "Repeat the word kilo."}]
-        answer = endpoint.send("POST", "/v1/chat/completions", {"messages": messages, "max_tokens": 512}).ok()
+        body = {"messages": messages, "max_tokens": 512, "temperature": 0}
+        answer = endpoint.send("POST", "/v1/chat/completions", body).ok()
     assert answer.at(int, "usage", "prompt_tokens") > 12_000
     assert answer.at(str, "choices", 0, "finish_reason") == "stop"
-    assert answer.content
+    assert "kilo" in answer.content

@@ -14,12 +14,18 @@ from tests.stack import LocalCloud, Stack
 pytestmark = [pytest.mark.local, pytest.mark.without_snapshots]
 
 
-@pytest.fixture
-def fresh(local_cloud: LocalCloud, tmp_path: Path) -> Iterator[Stack]:
-    """A stack that was never up, with Volumes that other tests may have filled."""
-    with Stack(local_cloud.env(), tmp_path) as stack:
-        stack.init(appName=f"bad-{tmp_path.name[-12:].replace('_', '-')}")
+@pytest.fixture(scope="module")
+def never_up(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(local_cloud.env(), tmp_path_factory.mktemp("project")) as stack:
+        stack.init(appName="llama-bad-input")
         yield stack
+
+
+@pytest.fixture
+def fresh(never_up: Stack) -> Iterator[Stack]:
+    """A stack whose `up` has never got to its end, with its first configuration, and Volumes that other tests may have filled."""
+    with never_up.configured():
+        yield never_up
 
 
 def failure(stack: Stack, *command: str) -> str:

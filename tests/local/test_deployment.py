@@ -29,7 +29,7 @@ SCALEDOWN = 4
 @pytest.fixture(scope="module")
 def up(stack: Stack) -> Stack:
     """The stack, deployed."""
-    stack.configure(scaledownWindow=SCALEDOWN)
+    stack.pulumi("config", "set", "scaledownWindow", str(SCALEDOWN))
     stack.up()
     return stack
 
@@ -51,7 +51,9 @@ def test_refresh_of_an_untouched_stack_finds_no_drift(up: Stack) -> None:
     up.pulumi("preview", "--refresh", "--expect-no-changes")
 
 
-def test_endpoint_is_a_plain_url_without_v1(endpoint: str) -> None:
+def test_endpoint_is_a_plain_url_without_v1_and_the_key_can_be_read_by_who_may(up: Stack, endpoint: str) -> None:
+    assert up.pulumi("stack", "output", "endpoint").stdout == f"{endpoint}\n"
+    assert up.pulumi("config", "get", "apiKey").stdout == f"{up.api_key}\n"
     assert httpx.URL(endpoint).host == "127.0.0.1"
     assert not endpoint.endswith(("/", "/v1"))
 
@@ -291,7 +293,7 @@ def log(cloud: LocalCloud, app: str) -> str:
 
 
 def _app(stack: Stack) -> str:
-    return stack.pulumi("config", "get", "appName").stdout.strip()
+    return str(stack.resource("app")["appName"])
 
 
 def _asleep(cloud: LocalCloud, app: str) -> None:

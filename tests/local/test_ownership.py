@@ -273,6 +273,5 @@ def ids(cloud: LocalCloud) -> dict[str, str]:
 
 def inputs(stack: Stack, name: str) -> dict[str, Any]:
     """Inputs of a resource in the state; the key of the endpoint is not among what these tests need."""
-    resources = json.loads(stack.pulumi("stack", "export").stdout)["deployment"]["resources"]
-    [found] = [r["inputs"] for r in resources if r["urn"].endswith(f"::{name}")]
+    found = stack.resource(name, "inputs")
     return {key: value for key, value in found.items() if key not in ("__provider", "apiKey")}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ import pytest
 
 from tests.stack import LocalCloud, Stack
 
-pytestmark = [pytest.mark.local, pytest.mark.without_snapshots, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
 
 OWNER, BORROWER = "owner", "borrower"
 """Environments, and the apps in them."""
@@ -75,16 +76,25 @@ def _status(stack: Stack) -> int:
 
 
 @pytest.fixture(scope="module")
-def pair(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def cloud(llama_server_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """A local cloud that gives nothing back to the user's cache: what looks like a build here may be none."""
+    seed = tmp_path_factory.mktemp("seed")
+    shutil.copytree(llama_server_build, seed / llama_server_build.name)
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), {"llama-builds": seed}, runtime="process") as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def pair(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Both stacks, brought up at the same moment; the first with a Hub token of its own."""
     stacks = []
     for name in (OWNER, BORROWER):
-        local_cloud.modal("environment", "create", name)
-        stack = Stack(local_cloud.env(), tmp_path_factory.mktemp(name))
+        cloud.modal("environment", "create", name)
+        stack = Stack(cloud.env(), tmp_path_factory.mktemp(name))
         stack.init(appName=name, modalEnvironment=name, artifactEnvironment=OWNER, scaledownWindow=2)
         stacks.append(stack)
-    pair = Pair(stacks[0], stacks[1], local_cloud)
-    pair.owner.pulumi("config", "set", "--secret", "hfToken", local_cloud.env()["HF_TOKEN"])
+    pair = Pair(stacks[0], stacks[1], cloud)
+    pair.owner.pulumi("config", "set", "--secret", "hfToken", cloud.env()["HF_TOKEN"])
     try:
         _up_at_once(pair)
         yield pair

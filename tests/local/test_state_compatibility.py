@@ -172,22 +172,22 @@ def renamed(state: State) -> State:
     return dict(json.loads(json.dumps(state).replace(APP, "llama-elsewhere")))
 
 
-@pytest.mark.parametrize("command", ["preview", "up", "refresh", "destroy"])
-def test_newer_state_is_one_line_and_nothing_is_touched(
-    up: Stack, state: State, command: str, local_cloud: LocalCloud
-) -> None:
+def test_newer_state_is_one_line_and_nothing_is_touched(up: Stack, state: State, local_cloud: LocalCloud) -> None:
     for resource in resources(state).values():
         resource["inputs"]["schema"] = resource["outputs"]["schema"] = SCHEMA + 1
     imported(up, state)
     before, deployed = exported(up), local_cloud.modal("app", "history", APP, "--json").stdout
-    up.configure(parallel=3)
-    try:
-        done = up.pulumi(command, *(() if command == "preview" else ("--yes", "--skip-preview")), check=False)
-    finally:
-        up.configure(parallel=2)
-    printed = done.stdout + done.stderr
-    assert done.returncode != 0
-    assert "Traceback" not in printed
-    assert f"written by a newer version of this program (schema {SCHEMA + 1}; this one knows {SCHEMA})" in printed
-    assert properties(exported(up)) == properties(before)
+    with up.configured(parallel=3):
+        for command, *options in (
+            ["preview"],
+            *([name, "--yes", "--skip-preview"] for name in ("up", "refresh", "destroy")),
+        ):
+            done = up.pulumi(command, *options, check=False)
+            printed = done.stdout + done.stderr
+            assert done.returncode != 0, command
+            assert "Traceback" not in printed
+            assert (
+                f"written by a newer version of this program (schema {SCHEMA + 1}; this one knows {SCHEMA})" in printed
+            )
+            assert properties(exported(up)) == properties(before), command
     assert local_cloud.modal("app", "history", APP, "--json").stdout == deployed

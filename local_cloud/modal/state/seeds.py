@@ -1,8 +1,7 @@
 """Volumes that start with what this machine has made before, and give back what is new.
 
-`--seed VOLUME=DIR`: DIR's direct subdirectories that hold a manifest.json are finished artifacts, each known by its
-name. A new Volume of
-that name starts with copies of them; whatever a commit finds finished in the Volume and missing in DIR is copied back.
+`--seed VOLUME=DIR`: DIR's direct subdirectories that hold a manifest.json are finished artifacts, each known by its name. A new
+Volume of that name starts with copies of them; whatever a commit finds finished in the Volume and missing in DIR is copied back.
 """
 
 from __future__ import annotations
