@@ -53,7 +53,7 @@ def test_a_failure_does_not_stop_the_others(stand_in: StandIn) -> None:
 
 def test_a_coding_agents_prompt_is_answered(stand_in: StandIn) -> None:
     """Agents send 12,000 tokens and more of instructions before the user has said a word."""
-    instructions = " ".join(f"Rule {i}: read the file before you change it." for i in range(800))
+    instructions = " ".join(f"Rule {i}: read the file before you change it." for i in range(640))
     with checks.Endpoint(stand_in.url, stand_in.key) as endpoint:
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": "Repeat the word kilo."}]
         body = {"messages": messages, "max_tokens": 512, "temperature": 0}
