@@ -31,9 +31,9 @@ EVEN, ODD, ALL = slice(0, None, 2), slice(1, None, 2), slice(None)
 WORKERS: tuple[dict[str, slice], ...] = (
     {"create": EVEN},
     {"create": ODD},
-    {"rotate": ALL, "destroy": ALL},
     {"tag": ALL},
     {"scale": ALL, "compile": ALL},
+    {"region": ALL, "files": ALL, "rotate": ALL, "destroy": ALL},
 )
 """Which points of which scenarios run side by side; about as many each. Most of a point is waiting for processes."""
 
