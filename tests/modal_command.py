@@ -30,7 +30,7 @@ class ModalCommand:
             imported = self._imported or self._start(env)
             assert imported.stdin is not None
             assert imported.stdout is not None
-            late = threading.Timer(seconds, self._kill)
+            late = threading.Timer(seconds, os.killpg, (imported.pid, signal.SIGKILL))
             late.start()
             try:
                 imported.stdin.write(json.dumps({"args": args, "env": dict(env), "printed": printed}) + "\n")
@@ -39,6 +39,7 @@ class ModalCommand:
             finally:
                 late.cancel()
             if not status:
+                self._end()
                 raise subprocess.TimeoutExpired(["modal", *args], seconds)
             stdout, stderr = (Path(path).read_text() for path in printed)
             return subprocess.CompletedProcess(["modal", *args], int(status), stdout, stderr)
@@ -46,9 +47,7 @@ class ModalCommand:
     def close(self) -> None:
         """End the process, if there is one."""
         with self._lock:
-            if self._imported:
-                self._imported.communicate()
-                self._imported = None
+            self._end()
 
     def _start(self, env: Mapping[str, str]) -> subprocess.Popen[str]:
         self._imported = subprocess.Popen(
@@ -62,11 +61,10 @@ class ModalCommand:
         )
         return self._imported
 
-    def _kill(self) -> None:
-        imported, self._imported = self._imported, None
-        if imported:
-            os.killpg(imported.pid, signal.SIGKILL)
-            imported.communicate()
+    def _end(self) -> None:
+        if self._imported:
+            self._imported.communicate()  # it ends with its stdin
+            self._imported = None
 
 
 def serve() -> None:

@@ -52,14 +52,14 @@ def test_a_failure_does_not_stop_the_others(stand_in: StandIn) -> None:
 
 
 def test_a_coding_agents_prompt_is_answered(stand_in: StandIn) -> None:
-    """Agents send 12,000 tokens and more of instructions before the user has said a word. After so many, what the stand-in says
-    makes no sense on every machine, but it says something and ends.
-    """
+    """Agents send 12,000 tokens and more of instructions before the user has said a word."""
     instructions = " ".join(f"Rule {i}: read the file before you change it." for i in range(660))
     with checks.Endpoint(stand_in.url, stand_in.key) as endpoint:
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": "Repeat the word kilo."}]
+        # after so many tokens, all that the stand-in says may be a thought
         body = {"messages": messages, "max_tokens": 512, "temperature": 0}
+        body["chat_template_kwargs"] = {"enable_thinking": False}
         answer = endpoint.send("POST", "/v1/chat/completions", body).ok()
     assert answer.at(int, "usage", "prompt_tokens") > 12_000
     assert answer.at(str, "choices", 0, "finish_reason") == "stop"
-    assert answer.at(int, "usage", "completion_tokens") > 1
+    assert answer.content

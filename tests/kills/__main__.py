@@ -35,7 +35,7 @@ WORKERS: tuple[dict[str, slice], ...] = (
     {"scale": ALL, "compile": ALL},
     {"region": ALL, "files": ALL, "rotate": ALL, "destroy": ALL},
 )
-"""Which points of which scenarios run side by side; about as many each. Most of a point is waiting for processes."""
+"""Which points of which scenarios run side by side; five worlds keep two processors busy."""
 
 A_WEEK = 7 * 86400.0
 

@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 
-from modal_app.release import ModelSpec
+from modal_app.release import BuildSpec, ModelSpec
 from providers.app import SnapshotAppProvider
 from providers.build import LlamaServerBuildProvider
 from providers.model import ModelFilesProvider
@@ -133,8 +133,6 @@ def test_build_of_somebody_else_is_refused_by_name(
 
 
 def build_key(spec: dict[str, Any]) -> str:
-    from modal_app.release import BuildSpec
-
     return BuildSpec.model_validate(spec).key
 
 

@@ -145,6 +145,7 @@ def test_another_scaling_and_going_back_keep_the_url_and_prove_nothing(up: Stack
     with up.configured(maxContainers=2):
         up.up()
         assert serving(up) == names(up) == before
+        assert up.resource("app")["deployment"]["scaling"]["maxContainers"] == 2
         assert up.output("endpoint") == endpoint
     up.up()
     assert serving(up) == names(up) == before

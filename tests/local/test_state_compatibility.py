@@ -178,11 +178,8 @@ def test_newer_state_is_one_line_and_nothing_is_touched(up: Stack, state: State,
     imported(up, state)
     before, deployed = exported(up), local_cloud.modal("app", "history", APP, "--json").stdout
     with up.configured(parallel=3):
-        for command, *options in (
-            ["preview"],
-            *([name, "--yes", "--skip-preview"] for name in ("up", "refresh", "destroy")),
-        ):
-            done = up.pulumi(command, *options, check=False)
+        for command in ("preview", "up", "refresh", "destroy"):
+            done = up.pulumi(command, *(() if command == "preview" else ("--yes", "--skip-preview")), check=False)
             printed = done.stdout + done.stderr
             assert done.returncode != 0, command
             assert "Traceback" not in printed

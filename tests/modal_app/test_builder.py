@@ -94,7 +94,7 @@ def nothing_left(tmp_path: Path) -> bool:
     return not [
         *tmp_path.glob("builds/[!.]*"),
         *tmp_path.glob("builds/.staging/*"),
-        *tmp_path.glob("cache/*/work/.staging/*"),
+        *tmp_path.glob("cache/**/.staging/*"),
     ]
 
 
@@ -178,7 +178,7 @@ def test_a_killed_build_is_not_trusted_and_the_next_one_succeeds(sources: Path, 
         os.killpg(killed.pid, signal.SIGKILL)
     assert artifacts.complete(root / spec().key) is None
     slow.write_text(CMAKE)
-    for heart in [*root.glob(".staging/*/.alive"), *tmp_path.glob("cache/*/work/.staging/*/.alive")]:
+    for heart in [*root.glob(".staging/*/.alive"), *tmp_path.glob("cache/**/.staging/*/.alive")]:
         os.utime(heart, (time.time() - artifacts.SILENT_SECONDS - 1,) * 2)
     lines = build(spec(), root, sources)
     assert len([line for line in lines if line.startswith("removed what a killed build left")]) == 2

@@ -1,4 +1,4 @@
-"""What the providers make of Modal's failures, and of its package."""
+"""Modal, as the providers see it: what they make of its failures, and when they import its client."""
 
 from __future__ import annotations
 
