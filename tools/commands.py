@@ -61,16 +61,17 @@ def run_attached(argv: Sequence[str | Path], *, cwd: Path | None, env: Mapping[s
 
     It stays in our process group, as a terminal's foreground: Ctrl-C reaches it directly, and it is waited for.
     """
-    with subprocess.Popen(argv, cwd=cwd, env=env) as child:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
+    child = None
+    try:
+        with _uninterrupted():
+            child = subprocess.Popen(argv, cwd=cwd, env=env)
+        return child.wait()
+    except (KeyboardInterrupt, SystemExit) as interrupted:
+        if child is not None:
+            if isinstance(interrupted, SystemExit):
+                child.send_signal(signal.SIGINT)
             child.wait(GRACE_SECONDS * 4)
-            raise
-        except SystemExit:
-            child.send_signal(signal.SIGINT)
-            child.wait(GRACE_SECONDS * 4)
-            raise
+        raise
 
 
 @contextmanager
@@ -78,23 +79,44 @@ def _group(
     argv: Sequence[str | Path], cwd: Path | None, env: Mapping[str, str] | None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child in a process group of its own, ended with all of its group when the block ends by an exception."""
-    child = subprocess.Popen(
-        argv,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        process_group=0,
-    )
+    child = None
     try:
+        with _uninterrupted():
+            child = subprocess.Popen(
+                argv,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
         yield child
     except BaseException:
-        _end_group(child)
+        if child is not None:
+            _end_group(child)
         raise
     finally:
-        if child.stdout is not None:
+        if child is not None and child.stdout is not None:
             child.stdout.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off SIGINT and SIGTERM to the end of the block: raised in the middle of a start, they leave a child nobody knows.
+
+    Not by blocking them: the child would inherit that. It inherits an ignored signal too, which therefore stays ignored.
+    """
+    came: list[int] = []
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

@@ -89,6 +89,46 @@ def test_an_interrupted_set_up_ends_what_it_started(tmp_path: Path, number: sign
     assert not Path("/proc", pid_file.read_text().strip()).exists()
 
 
+STARTS_AND_IS_INTERRUPTED = """
+import signal, subprocess, sys
+from pathlib import Path
+from tools.commands import run_attached
+from tools.steps import Steps
+
+class Popen(subprocess.Popen):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        print(self.pid)
+        signal.raise_signal(int(sys.argv[1]))
+
+subprocess.Popen = Popen
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+with Steps(Path(sys.argv[2]), sys.stderr).step("s", "d") as step:
+    START
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "number"),
+    [
+        ("step.run(['sleep', '60'])", signal.SIGINT),
+        ("step.run(['sleep', '60'])", signal.SIGTERM),
+        ("run_attached(['sleep', '60'], cwd=None, env=None)", signal.SIGTERM),
+    ],
+)
+def test_a_command_that_is_just_being_started_is_ended_too(tmp_path: Path, start: str, number: signal.Signals) -> None:
+    program = STARTS_AND_IS_INTERRUPTED.replace("START", start)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(number)), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode != 0
+    assert not Path("/proc", done.stdout.strip()).exists()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.34, "0.3 s"), (42.4, "42 s"), (262, "4 min 22 s"), (59.7, "1 min 00 s")]
 )
