@@ -31,18 +31,21 @@ def wait_for_health(url: str, limit: float, ended: Callable[[], Failure | None])
     `ended` is asked before each poll; what it returns is raised. Raises Failure when the time is over.
     """
     begin = spoken = time.monotonic()
-    pause, last = FIRST_POLL_SECONDS, "nothing yet"
+    pause, last = FIRST_POLL_SECONDS, ""
     with loopback.client(url) as client:
         while (waited := time.monotonic() - begin) < limit:
             if failure := ended():
                 raise failure
+            patience = min(ANSWER_SECONDS, limit - waited)
             try:
-                answer = client.get("/health", timeout=min(ANSWER_SECONDS, limit - waited))
+                answer = client.get("/health", timeout=patience)
                 if answer.status_code == httpx.codes.OK:
                     return
                 last = f"{answer.status_code} {answer.text[:80]}"
             except httpx.HTTPError as error:
-                last = type(error).__name__
+                cut_short = isinstance(error, httpx.TimeoutException) and patience < ANSWER_SECONDS
+                if not (cut_short and last):  # the answer before says more
+                    last = type(error).__name__
             if time.monotonic() - spoken > SAY_SECONDS:
                 spoken = time.monotonic()
                 say(f"waiting for llama-server, {waited:.0f} s so far; /health: {last}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from itertools import count
 
 import pytest
@@ -28,6 +29,18 @@ def test_a_server_that_never_gets_healthy_is_given_up_and_asked_more_and_more_se
     ):
         readiness.wait_for_health(url, 2, lambda: None)
     assert 2 <= len(asked) <= 12
+
+
+def test_the_last_answer_is_told_and_not_that_the_limit_cut_the_question_after_it_short() -> None:
+    asked_before = count()
+
+    def answer(*_: object) -> tuple[int, bytes]:
+        if next(asked_before) > 0:
+            time.sleep(2)
+        return 503, b"Loading model"
+
+    with small_server(answer) as (url, _), pytest.raises(Failure, match=r"not healthy after 1 s \(503 Loading model\)"):
+        readiness.wait_for_health(url, 1, lambda: None)
 
 
 def test_a_server_that_takes_the_question_and_says_nothing_costs_the_limit_and_no_more() -> None:
