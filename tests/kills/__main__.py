@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
@@ -26,16 +26,14 @@ from tests.kills.sweep import VICTIMS, Outcome, Point, run
 from tests.kills.world import World
 from tests.stack import CACHE, PROGRAM, PROJECT
 
-EVEN, ODD, ALL = slice(0, None, 2), slice(1, None, 2), slice(None)
-
-WORKERS: tuple[dict[str, slice], ...] = (
-    {"create": EVEN},
-    {"create": ODD},
-    {"tag": ALL},
-    {"scale": ALL, "compile": ALL},
-    {"region": ALL, "files": ALL, "rotate": ALL, "destroy": ALL},
+WORKERS: tuple[tuple[str, ...], ...] = (
+    ("create",),
+    ("create",),
+    ("tag",),
+    ("scale", "compile"),
+    ("region", "files", "rotate", "destroy"),
 )
-"""Which points of which scenarios run side by side; five worlds keep two processors busy."""
+"""The scenarios of each, side by side; two that work on the same one share its points. Five keep two processors busy."""
 
 A_WEEK = 7 * 86400.0
 
@@ -78,23 +76,33 @@ def content() -> str:
 def points(prepared: Prepared) -> list[Point]:
     """All points of a scenario, mixed, so that a part of them says something about all."""
     found = [Point(prepared.scenario.name, call, when, victim) for call, when in prepared.points for victim in VICTIMS]
-    return sorted(found, key=lambda point: hashlib.sha256(str(point).encode()).digest())
+    return sorted(found, key=_mixed)
 
 
-def work(directory: Path, shares: Mapping[str, slice], arguments: argparse.Namespace, results: Results) -> list[str]:
-    """Run a share of the points of some scenarios one after another; returns the names of all of them."""
-    world = World(directory)
+def _mixed(point: Point) -> bytes:
+    return hashlib.sha256(str(point).encode()).digest()
+
+
+def _is_share_of(worker: int, point: Point) -> bool:
+    """By its name alone: who shares a scenario has recorded its calls in a run of its own."""
+    workers = [i for i, scenarios in enumerate(WORKERS) if point.scenario in scenarios]
+    return workers[_mixed(point)[-1] % len(workers)] == worker
+
+
+def work(directory: Path, worker: int, arguments: argparse.Namespace, results: Results) -> list[str]:
+    """Run a worker's points one after another; returns the names of all of them."""
+    world = World(directory / str(worker))
     known = results.latest()
     prepared: dict[str, Prepared] = {}
     shared: list[Point] = []
     try:
-        for name, share in shares.items():
+        for name in WORKERS[worker]:
             if stopping.is_set() or (arguments.parts and not any(_may_be_in(name, part) for part in arguments.parts)):
                 continue
             began = time.monotonic()
             prepared[name] = prepare(world, SCENARIOS[name])
             say(f"{name}: prepared in {time.monotonic() - began:.0f} s")
-            shared += points(prepared[name])[share]
+            shared += [point for point in points(prepared[name]) if _is_share_of(worker, point)]
         chosen = [point for point in shared if not arguments.parts or _is_one_of(point, arguments.parts)]
         for point in chosen:
             passed = str(point) in known and not known[str(point)].problems
@@ -146,7 +154,7 @@ def main() -> int:
             shutil.rmtree(other)
     results = Results(directory)
     with ThreadPoolExecutor(len(WORKERS)) as pool:
-        working = [pool.submit(work, directory / str(i), share, arguments, results) for i, share in enumerate(WORKERS)]
+        working = [pool.submit(work, directory, worker, arguments, results) for worker in range(len(WORKERS))]
         try:
             wait(working)
         except KeyboardInterrupt:

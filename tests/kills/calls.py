@@ -18,10 +18,13 @@ __all__ = ["POLLS", "Call", "Holder", "Recorder", "When", "calls_of_interest"]
 
 When = Literal["before", "after"]
 
-POLLS = frozenset({"AppHeartbeat", "FunctionGetOutputs", "AppFetchLogs", "AppCountLogs", "FunctionGet"})
+POLLS = frozenset(
+    {"AppHeartbeat", "FunctionGetOutputs", "AppFetchLogs", "AppCountLogs", "FunctionGet", "ImageJoinStreaming"}
+)
 """Repeated until something happens, so their number says how long it took: only the first one of a resource is a point.
 
-`FunctionGet` is one because every look at a server's log begins with it.
+`FunctionGet` is one because every look at a server's log begins with it, `ImageJoinStreaming` because the client calls it only
+for an image that was not built yet when it asked.
 """
 
 
