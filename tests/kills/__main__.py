@@ -3,6 +3,7 @@
 python -m tests.kills [PART ...]     only points with one of these texts in their names; without: all
                       --list         only count the points, and say what came of those that ran
                       --again        also those that passed
+                      --every        each victim at every call, half as many points again
 """
 
 from __future__ import annotations
@@ -73,20 +74,30 @@ def content() -> str:
     return digest.hexdigest()[:12]
 
 
-def points(prepared: Prepared) -> list[Point]:
-    """All points of a scenario, mixed, so that a part of them says something about all."""
-    found = [Point(prepared.scenario.name, call, when, victim) for call, when in prepared.points for victim in VICTIMS]
-    return sorted(found, key=_mixed)
+def points(prepared: Prepared, every: bool) -> list[Point]:
+    """The points of a scenario, mixed, so that a part of them says something about all.
+
+    The first call of an RPC for a resource is interrupted by the end of each victim, the later ones by that of one of them,
+    unless it is to be `every`.
+    """
+    return sorted(
+        (
+            Point(prepared.scenario.name, call, when, victim)
+            for call, when in prepared.points
+            for victim in (VICTIMS if call.n == 1 or every else [VICTIMS[_digest(f"{call} {when}")[0] % len(VICTIMS)]])
+        ),
+        key=_digest,
+    )
 
 
-def _mixed(point: Point) -> bytes:
-    return hashlib.sha256(str(point).encode()).digest()
+def _digest(what: object) -> bytes:
+    return hashlib.sha256(str(what).encode()).digest()
 
 
 def _is_share_of(worker: int, point: Point) -> bool:
     """By its name alone: who shares a scenario has recorded its calls in a run of its own."""
     workers = [i for i, scenarios in enumerate(WORKERS) if point.scenario in scenarios]
-    return workers[_mixed(point)[-1] % len(workers)] == worker
+    return workers[_digest(point)[-1] % len(workers)] == worker
 
 
 def work(directory: Path, worker: int, arguments: argparse.Namespace, results: Results) -> list[str]:
@@ -102,7 +113,7 @@ def work(directory: Path, worker: int, arguments: argparse.Namespace, results: R
             began = time.monotonic()
             prepared[name] = prepare(world, SCENARIOS[name])
             say(f"{name}: prepared in {time.monotonic() - began:.0f} s")
-            shared += [point for point in points(prepared[name]) if _is_share_of(worker, point)]
+            shared += [point for point in points(prepared[name], arguments.every) if _is_share_of(worker, point)]
         chosen = [point for point in shared if not arguments.parts or _is_one_of(point, arguments.parts)]
         for point in chosen:
             passed = str(point) in known and not known[str(point)].problems
@@ -145,6 +156,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", help="only points with one of these texts in their names")
     parser.add_argument("--list", action="store_true", help="run nothing")
     parser.add_argument("--again", action="store_true", help="also points that passed")
+    parser.add_argument("--every", action="store_true", help="each victim at every call")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     directory = CACHE / "kills" / content()
