@@ -22,6 +22,9 @@ NEW_KEY = "a-new-key-of-the-test-alone"
 
 COMPILED_FILES = 10
 
+LONGEST_SECONDS = 2400
+"""How long a command may take, also when something of it is gone; a compile beside four other worlds is in it."""
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -47,7 +50,7 @@ class Scenario:
 
     def run(self, world: World) -> None:
         """Run it to its end, uninterrupted."""
-        world.stack.pulumi(*self.arguments)
+        world.stack.pulumi(*self.arguments, timeout=LONGEST_SECONDS)
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 from tests.kills.calls import Call, Holder, When
 from tests.kills.end_state import differences, end_state
 from tests.kills.processes import kill, provider_of
-from tests.kills.scenarios import Prepared, Scenario, comparable
+from tests.kills.scenarios import LONGEST_SECONDS, Prepared, Scenario, comparable
 from tests.kills.world import World
 from tools.stack_locks import locks
 
 __all__ = ["VICTIMS", "Outcome", "Point", "clear_the_way", "interrupt", "run"]
 
 VICTIMS = ("cli", "provider", "cloud")
-
-LONGEST_SECONDS = 1200.0
-"""How long a command may go on when something of it is gone; a compile on a busy machine is in it."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def interrupt(world: World, scenario: Scenario, point: Point) -> str:
         status = command.wait(LONGEST_SECONDS)
     except subprocess.TimeoutExpired:
         command.kill()
-        raise AssertionError(f"the interrupted command did not end within {LONGEST_SECONDS:.0f} s") from None
+        raise AssertionError(f"the interrupted command did not end within {LONGEST_SECONDS} s") from None
     finally:
         world.watch(None)
     printed = (world.live / "cli.log").read_text()
