@@ -144,12 +144,13 @@ def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
                 startup_timeout=candidate.scaling.startup_timeout,
                 only=_names(candidate.release),
             ):
-                rollout.report(result.line())
                 results.append(result)
-                if checks.unproven(
-                    {result.name: result.status}, [result.name]
-                ):  # what comes after would cost a GPU for nothing
-                    raise ProviderError(f"release {candidate.release.alias} failed its check: {result.line()}")
+                if not checks.unproven({result.name: result.status}, [result.name]):
+                    progress(result.line())
+                    continue
+                rollout.report(result.line())  # the container's own reason, if it gave one
+                # what comes after would cost a GPU for nothing
+                raise ProviderError(f"release {candidate.release.alias} failed its check: {result.line()}")
         except checks.NotServing as error:
             raise ProviderError(f"release {candidate.release.alias}: {error}") from None
     finally:
