@@ -109,12 +109,17 @@ class Waking:
 
     def _wait_for_zero(self) -> None:
         deadline = time.monotonic() + _IDLE_SECONDS
-        while len(self._log.events("resumed")) > len(self._log.events("stopped", "crashed")):
+        while self._containers() > 0:
             if time.monotonic() > deadline:
                 raise CheckFailed(
                     "nothing", "no container to be left", f"one after {_IDLE_SECONDS:g} s without a request"
                 )
             time.sleep(_PAUSE_SECONDS)
+
+    def _containers(self) -> int:
+        """How many have come and not gone, by their own words."""
+        names = [event.name for event in self._log.events("resumed", "stopped", "crashed")]
+        return 2 * names.count("resumed") - len(names)
 
     # ---- what the log says of a start
 
