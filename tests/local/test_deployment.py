@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import subprocess
 import sys
-import time
 from html import escape
 from pathlib import Path
 
@@ -17,8 +15,8 @@ import openai
 import pytest
 
 import checks
-from local_cloud.home import Home
 from modal_app.release import release_alias
+from tests.local.served import Served
 from tests.stack import LocalCloud, Stack
 
 pytestmark = pytest.mark.local
@@ -35,8 +33,13 @@ def up(stack: Stack) -> Stack:
 
 
 @pytest.fixture
-def endpoint(up: Stack) -> str:
-    return up.output("endpoint")
+def server(up: Stack, local_cloud: LocalCloud) -> Served:
+    return Served.by(up, local_cloud)
+
+
+@pytest.fixture
+def endpoint(server: Served) -> str:
+    return server.endpoint
 
 
 def sdk(endpoint: str, key: str) -> openai.OpenAI:
@@ -101,11 +104,10 @@ def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, endpoint: str
 
 
 def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(
-    up: Stack, endpoint: str, local_cloud: LocalCloud
+    up: Stack, endpoint: str, server: Served
 ) -> None:
-    app = _app(up)
     sdk(endpoint, up.api_key).models.list()
-    _asleep(local_cloud, app)
+    server.wait_for_zero(SCALEDOWN)
     first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
     assert first.status_code == 503
     answer = sdk(endpoint, up.api_key).chat.completions.create(
@@ -115,17 +117,16 @@ def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_on
 
 
 def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_random_numbers(
-    up: Stack, endpoint: str, local_cloud: LocalCloud
+    up: Stack, endpoint: str, server: Served, local_cloud: LocalCloud
 ) -> None:
     if "no snapshot on this machine" in local_cloud.command("status").stdout:
         pytest.skip(local_cloud.command("status").stdout)
-    app = _app(up)
     pids, answers, random = set[int](), list[str](), list[str]()
     for _ in range(2):
-        _asleep(local_cloud, app)
+        server.wait_for_zero(SCALEDOWN)
         random.append(_completion(endpoint, up.api_key, "Say anything.", temperature=5, top_k=0, top_p=1, min_p=0))
         answers.append(_completion(endpoint, up.api_key, "What is the capital of France?", temperature=0))
-        log = local_cloud.modal("app", "logs", app, "-n", "5000").stdout.splitlines()
+        log = server.log().splitlines()
         of_platform = [line for line in log if "memory snapshot" in line]
         assert of_platform[-1].endswith("(restored from a memory snapshot).")
         resumed = json.loads(next(line for line in reversed(log) if '"event": "resumed"' in line).partition(": ")[2])
@@ -164,11 +165,10 @@ def _completion(endpoint: str, key: str, question: str, **fields: float) -> str:
     ],
 )
 def test_modal_commands_show_this_deployment(
-    up: Stack, local_cloud: LocalCloud, command: tuple[str, ...], shows: str
+    server: Served, local_cloud: LocalCloud, command: tuple[str, ...], shows: str
 ) -> None:
-    app = _app(up)
-    printed = local_cloud.modal(*(part.format(app=app) for part in command)).stdout
-    assert shows.format(app=app) in printed
+    printed = local_cloud.modal(*(part.format(app=server.app) for part in command)).stdout
+    assert shows.format(app=server.app) in printed
 
 
 def test_the_release_is_drawn_from_its_proof(up: Stack) -> None:
@@ -207,103 +207,20 @@ def test_api_key_is_nowhere_in_the_state(up: Stack) -> None:
     assert [p for p in files if up.api_key.encode() in p.read_bytes()] == []
 
 
-def test_rotated_key_works_and_the_old_one_is_refused_by_restored_and_fresh_servers(
-    up: Stack, endpoint: str, local_cloud: LocalCloud
-) -> None:
-    """Its snapshot holds the old key in the memory of two processes: it goes with the deploy."""
-    app, old, new = _app(up), up.api_key, secrets.token_hex(24)
-    before = snapshots_of_a_server(local_cloud, app, endpoint)
-    up.pulumi("config", "set", "--secret", "apiKey", new)
-    up.up()
-    up.api_key = new
-    assert accepted(endpoint, old, new) == [False, True]
-    assert not before & snapshots(local_cloud)
-    up.pulumi("preview", "--expect-no-changes")
-
-    if not before:
-        return
-    _asleep(local_cloud, app)
-    assert accepted(endpoint, old, new) == [False, True]
-    for snapshot in snapshots(local_cloud):
-        (snapshot / "image" / "pages.img").write_bytes(b"")
-    _asleep(local_cloud, app)
-    assert accepted(endpoint, old, new) == [False, True]
-    starts = re.findall(r" is ready after .* \((.*)\)\.", log(local_cloud, app))
-    assert starts[-2:] == ["restored from a memory snapshot", "without a memory snapshot"]
-
-
-def test_no_restored_server_accepts_a_key_that_was_changed_by_hand(
-    up: Stack, endpoint: str, local_cloud: LocalCloud
-) -> None:
+def test_no_restored_server_accepts_a_key_that_was_changed_by_hand(up: Stack, server: Served) -> None:
     """Nobody has deployed, so that a snapshot with the old key is all there is: it costs a restart, not a leak."""
-    app, old, new = _app(up), up.api_key, secrets.token_hex(24)
-    held = snapshots_of_a_server(local_cloud, app, endpoint)
-    assert accepted(endpoint, old, new) == [True, False]
+    old, new = up.api_key, secrets.token_hex(24)
+    held = server.snapshots_that_must_be(SCALEDOWN)
+    assert server.accepts(old, new) == [True, False]
     try:
-        set_key(local_cloud, app, new)
-        _asleep(local_cloud, app)
-        assert accepted(endpoint, old, new) == [False, True]
-        assert snapshots(local_cloud) == held
-        said = log(local_cloud, app)
+        server.set_key(new)
+        server.wait_for_zero(SCALEDOWN)
+        assert server.accepts(old, new) == [False, True]
+        assert server.snapshots() == held
+        said = server.log()
         assert ('"the API key is another one than in the snapshot"' in said) == bool(held)
         assert new not in said
     finally:
-        set_key(local_cloud, app, old)
-        _asleep(local_cloud, app)
-    assert accepted(endpoint, old, new) == [True, False]
-
-
-def accepted(endpoint: str, *keys: str) -> list[bool]:
-    """Whether the server that answers now, woken if there is none, takes each key; it says 401 to those that it does not."""
-    with httpx.Client(base_url=endpoint, timeout=60) as client:
-        deadline = time.monotonic() + 120
-        while client.get("/health").status_code != 200 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        answers = [client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code for key in keys]
-    assert set(answers) <= {200, 401}
-    return [status == 200 for status in answers]
-
-
-def snapshots(cloud: LocalCloud) -> set[Path]:
-    """The memory snapshots on disk."""
-    return set((cloud.home / "snapshots").glob("*"))
-
-
-def snapshots_of_a_server(cloud: LocalCloud, app: str, endpoint: str) -> set[Path]:
-    """The same, of a server that has one, unless this machine can take none by the cloud's own word."""
-    accepted(endpoint)
-    daemon = Home(cloud.home).running()
-    assert daemon is not None
-    if daemon.snapshots.startswith("no snapshot on this machine"):
-        return set()
-    if not snapshots(cloud):  # it was found damaged
-        _asleep(cloud, app)
-        accepted(endpoint)
-    assert snapshots(cloud)
-    return snapshots(cloud)
-
-
-def set_key(cloud: LocalCloud, app: str, key: str) -> None:
-    """By hand, as a user would."""
-    cloud.modal("secret", "create", "--force", f"{app}-api-key", f"LLAMA_API_KEY={key}")
-
-
-def log(cloud: LocalCloud, app: str) -> str:
-    return cloud.modal("app", "logs", app, "-n", "2000").stdout
-
-
-def _app(stack: Stack) -> str:
-    return str(stack.resource("app")["appName"])
-
-
-def _asleep(cloud: LocalCloud, app: str) -> None:
-    """Returns when the app has scaled to zero."""
-    deadline = time.monotonic() + SCALEDOWN + 30
-    while _containers(cloud, app) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert _containers(cloud, app) == []
-
-
-def _containers(cloud: LocalCloud, app: str) -> list[str]:
-    listed = json.loads(cloud.modal("container", "list", "--json").stdout)
-    return [container["container_id"] for container in listed if container["app_name"] == app]
+        server.set_key(old)
+        server.wait_for_zero(SCALEDOWN)
+    assert server.accepts(old, new) == [True, False]

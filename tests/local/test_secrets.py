@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from providers.secret import ModalSecretProvider
+from tests.local.served import Served
 from tests.provider.host import provider_host
 from tests.stack import BUILDS, CACHE, LocalCloud, Stack
 
@@ -26,6 +27,23 @@ OWNED = ("secrets.sqlite", "secrets.sqlite-wal", "secrets.sqlite-shm", "credenti
 """The local cloud's secret store, and its own credentials."""
 
 
+SCALEDOWN = 4
+"""Seconds."""
+
+
+@dataclass
+class Rotation:
+    """What came of a new key: which of the old and the new one a server accepts, by where it came from."""
+
+    outdated: set[Path]
+    """The snapshots from before, which have the old key in the memory of two processes."""
+    accepted: dict[str, list[bool]]
+    starts: list[str]
+    """What the last two containers came from."""
+    kept: set[Path] = field(default_factory=set)
+    """Of the outdated ones, those that are still there."""
+
+
 @dataclass
 class Run:
     """One end-to-end run: where it wrote, its secrets by name, and the argument lists that showed one of them."""
@@ -33,6 +51,7 @@ class Run:
     directory: Path
     secrets: dict[str, str]
     shown_in_argv: set[str] = field(default_factory=set)
+    rotation: Rotation | None = None
 
     def forms(self) -> dict[str, bytes]:
         """Each secret as it is and in base64, which many formats wrap around it."""
@@ -62,21 +81,38 @@ def run(llama_server_build: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 def live(stack: Stack, cloud: LocalCloud, run: Run) -> None:
     """Everything that a stack goes through; what it prints is kept beside what it writes."""
     printed = run.directory / "printed"
-    stack.init(appName="llama-secrets")
+    stack.init(appName="llama-secrets", scaledownWindow=SCALEDOWN)
     stack.pulumi("config", "set", "--secret", "hfToken", run.secrets["hub token"])
     stack.set_model(repo="llama-on-modal/tiny-gemma4-gated")
     try:
         (printed / "up").write_text(stack.up())
         assert stack.output("model").startswith("llama-on-modal--tiny-gemma4-gated@")
         with_wrong_bytes(stack, printed / "failure")
-        stack.pulumi("config", "set", "--secret", "apiKey", run.secrets["new key"])
-        (printed / "preview").write_text(stack.pulumi("preview", "--diff", "--json").stdout)
-        (printed / "rotation").write_text(stack.up())
+        rotate(stack, Served.by(stack, cloud), run)
         (printed / "export").write_text(stack.pulumi("stack", "export").stdout)
         for name in ("llama-secrets", "llama-jobs"):
             (printed / f"{name}.log").write_text(cloud.modal("app", "logs", name, "-n", "5000").stdout)
     finally:
         stack.destroy()
+
+
+def rotate(stack: Stack, server: Served, run: Run) -> None:
+    """Deploy the new key, and ask a server of each origin who may come in."""
+    printed, keys = run.directory / "printed", (run.secrets["key"], run.secrets["new key"])
+    run.rotation = rotation = Rotation(server.snapshots_that_must_be(SCALEDOWN), {"before": server.accepts(*keys)}, [])
+    stack.pulumi("config", "set", "--secret", "apiKey", run.secrets["new key"])
+    (printed / "preview").write_text(stack.pulumi("preview", "--diff", "--json").stdout)
+    (printed / "rotation").write_text(stack.up())
+    rotation.accepted["deployed"] = server.accepts(*keys)
+    rotation.kept = rotation.outdated & server.snapshots()
+    (printed / "again").write_text(stack.pulumi("preview", "--expect-no-changes").stdout)
+    server.wait_for_zero(SCALEDOWN)
+    rotation.accepted["restored"] = server.accepts(*keys)
+    for snapshot in server.snapshots():
+        (snapshot / "image" / "pages.img").write_bytes(b"")
+    server.wait_for_zero(SCALEDOWN)
+    rotation.accepted["fresh"] = server.accepts(*keys)
+    rotation.starts = server.starts()[-2:]
 
 
 def with_wrong_bytes(stack: Stack, printed: Path) -> None:
@@ -159,6 +195,19 @@ def test_variable_that_is_taken_out_of_a_secret_is_gone_from_it(local_cloud: Loc
         assert variables(local_cloud, "shrinking", *both) == {"KEPT"}
     finally:
         local_cloud.modal("secret", "delete", "--yes", "shrinking", check=False)
+
+
+def test_rotated_key_works_and_the_old_one_is_refused_by_restored_and_fresh_servers(run: Run) -> None:
+    assert run.rotation is not None
+    assert run.rotation.accepted == {
+        "before": [True, False],
+        "deployed": [False, True],
+        "restored": [False, True],
+        "fresh": [False, True],
+    }
+    assert not run.rotation.kept
+    if run.rotation.outdated:
+        assert run.rotation.starts == ["restored from a memory snapshot", "without a memory snapshot"]
 
 
 @pytest.mark.parametrize("where", ["project", "cloud", "home", "tmp", "printed"])
