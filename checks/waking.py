@@ -118,8 +118,8 @@ class Waking:
 
     def _containers(self) -> int:
         """How many have come and not gone, by their own words."""
-        names = [event.name for event in self._log.events("resumed", "stopped", "crashed")]
-        return 2 * names.count("resumed") - len(names)
+        events = self._log.events("resumed", "stopped", "crashed")
+        return sum(1 if event.name == "resumed" else -1 for event in events)
 
     # ---- what the log says of a start
 

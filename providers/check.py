@@ -145,12 +145,11 @@ def _prove(modal: cloud.Cloud, props: Inputs, why: str) -> Proof:
                 only=_names(candidate.release),
             ):
                 results.append(result)
-                if not checks.unproven({result.name: result.status}, [result.name]):
-                    progress(result.line())
-                    continue
-                rollout.report(result.line())  # the container's own reason, if it gave one
-                # what comes after would cost a GPU for nothing
-                raise ProviderError(f"release {candidate.release.alias} failed its check: {result.line()}")
+                if checks.unproven({result.name: result.status}, [result.name]):
+                    rollout.report(result.line())  # raises the container's own reason, if it gave one
+                    # what comes after would cost a GPU for nothing
+                    raise ProviderError(f"release {candidate.release.alias} failed its check: {result.line()}")
+                progress(result.line())
         except checks.NotServing as error:
             raise ProviderError(f"release {candidate.release.alias}: {error}") from None
     finally:

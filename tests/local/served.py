@@ -58,16 +58,20 @@ class Served:
         """By hand, as a user would."""
         self.cloud.modal("secret", "create", "--force", f"{self.app}-api-key", f"LLAMA_API_KEY={key}")
 
+    def no_snapshots(self) -> str:
+        """Why this machine takes none, in the local cloud's words; empty where it does."""
+        daemon = Home(self.cloud.home).running()
+        assert daemon is not None
+        return daemon.snapshots if daemon.snapshots.startswith("no snapshot on this machine") else ""
+
     def snapshots(self) -> set[Path]:
         """The memory snapshots on disk."""
         return set((self.cloud.home / "snapshots").glob("*"))
 
     def snapshots_that_must_be(self, scaledown: float) -> set[Path]:
-        """The same, of a server that has one, unless this machine can take none by the cloud's own word."""
+        """The same, of a server that has one, unless this machine can take none."""
         self.accepts()
-        daemon = Home(self.cloud.home).running()
-        assert daemon is not None
-        if daemon.snapshots.startswith("no snapshot on this machine"):
+        if self.no_snapshots():
             return set()
         if not self.snapshots():  # it was found damaged
             self.wait_for_zero(scaledown)

@@ -31,17 +31,17 @@ SCALEDOWN = 4
 """Seconds."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rotation:
-    """What came of a new key: which of the old and the new one a server accepts, by where it came from."""
+    """What came of a new key."""
 
-    outdated: set[Path]
-    """The snapshots from before, which have the old key in the memory of two processes."""
     accepted: dict[str, list[bool]]
+    """Whether a server takes the old and the new one, by where it came from."""
+    had_snapshots: bool
+    kept: set[Path]
+    """Snapshots from before that are still there: they have the old key in the memory of two processes."""
     starts: list[str]
     """What the last two containers came from."""
-    kept: set[Path] = field(default_factory=set)
-    """Of the outdated ones, those that are still there."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ def live(stack: Stack, cloud: LocalCloud, run: Run) -> None:
         (printed / "up").write_text(stack.up())
         assert stack.output("model").startswith("llama-on-modal--tiny-gemma4-gated@")
         with_wrong_bytes(stack, printed / "failure")
-        rotate(stack, Served.by(stack, cloud), run)
+        run.rotation = rotate(stack, Served.by(stack, cloud), run)
         (printed / "export").write_text(stack.pulumi("stack", "export").stdout)
         for name in ("llama-secrets", "llama-jobs"):
             (printed / f"{name}.log").write_text(cloud.modal("app", "logs", name, "-n", "5000").stdout)
@@ -96,23 +96,24 @@ def live(stack: Stack, cloud: LocalCloud, run: Run) -> None:
         stack.destroy()
 
 
-def rotate(stack: Stack, server: Served, run: Run) -> None:
+def rotate(stack: Stack, server: Served, run: Run) -> Rotation:
     """Deploy the new key, and ask a server of each origin who may come in."""
     printed, keys = run.directory / "printed", (run.secrets["key"], run.secrets["new key"])
-    run.rotation = rotation = Rotation(server.snapshots_that_must_be(SCALEDOWN), {"before": server.accepts(*keys)}, [])
+    outdated = server.snapshots_that_must_be(SCALEDOWN)
+    accepted = {"before": server.accepts(*keys)}
     stack.pulumi("config", "set", "--secret", "apiKey", run.secrets["new key"])
     (printed / "preview").write_text(stack.pulumi("preview", "--diff", "--json").stdout)
     (printed / "rotation").write_text(stack.up())
-    rotation.accepted["deployed"] = server.accepts(*keys)
-    rotation.kept = rotation.outdated & server.snapshots()
+    accepted["deployed"] = server.accepts(*keys)
+    kept = outdated & server.snapshots()
     (printed / "again").write_text(stack.pulumi("preview", "--expect-no-changes").stdout)
     server.wait_for_zero(SCALEDOWN)
-    rotation.accepted["restored"] = server.accepts(*keys)
+    accepted["restored"] = server.accepts(*keys)
     for snapshot in server.snapshots():
         (snapshot / "image" / "pages.img").write_bytes(b"")
     server.wait_for_zero(SCALEDOWN)
-    rotation.accepted["fresh"] = server.accepts(*keys)
-    rotation.starts = server.starts()[-2:]
+    accepted["fresh"] = server.accepts(*keys)
+    return Rotation(accepted, bool(outdated), kept, server.starts()[-2:])
 
 
 def with_wrong_bytes(stack: Stack, printed: Path) -> None:
@@ -206,7 +207,7 @@ def test_rotated_key_works_and_the_old_one_is_refused_by_restored_and_fresh_serv
         "fresh": [False, True],
     }
     assert not run.rotation.kept
-    if run.rotation.outdated:
+    if run.rotation.had_snapshots:
         assert run.rotation.starts == ["restored from a memory snapshot", "without a memory snapshot"]
 
 

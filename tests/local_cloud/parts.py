@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import modal
+import pytest
 from aiohttp import web
 
 from local_cloud.modal.containers.fleet import ContainerFleet
@@ -34,6 +35,8 @@ from local_cloud.ports import free_port
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-on-modal"
 ECHO = Path(__file__).with_name("echo_server.py").read_text()
 RUNSC = find_runsc(CACHE)
+
+needs_runsc = pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine, where it is optional")
 
 
 def runtimes(name: str, binary: Path | None = RUNSC) -> Runtimes:

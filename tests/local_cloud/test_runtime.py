@@ -21,11 +21,10 @@ from local_cloud.modal.containers import runtime as choosing
 from local_cloud.modal.containers.runsc import forwards
 from local_cloud.modal.containers.runtime import RuntimeUnavailableError, choose_runtime
 from local_cloud.modal.containers.spec import Bind, Container, ContainerSpec
-from tests.local_cloud.parts import RUNSC, runtimes
+from tests.local_cloud.parts import RUNSC, needs_runsc, runtimes
 
 pytestmark = pytest.mark.local
 
-needs_runsc = pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
 every_runtime = pytest.mark.parametrize("name", [pytest.param("runsc", marks=needs_runsc), "process", "plain"])
 true_paths = pytest.mark.parametrize("name", [pytest.param("runsc", marks=needs_runsc), "process"])
 

@@ -21,7 +21,7 @@ from local_cloud.modal.rpc.dispatch import Caller
 from local_cloud.modal.rpc.volumes import VolumeRpc
 from modal_app import failures, lines
 from modal_app.release import Deployment, Scaling, SecretRef
-from tests.local_cloud.parts import RUNSC, Cloud, cloud, wake
+from tests.local_cloud.parts import Cloud, cloud, needs_runsc, wake
 from tests.local_cloud.snapshots import CREATED, asleep
 from tests.modal_app.conftest import CARRIED, KEY, MODEL, release, whole
 from tests.stack import PROJECT
@@ -123,7 +123,7 @@ def reloads(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     return wanted
 
 
-@pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
+@needs_runsc
 def test_restored_servers_answer_on_their_own_and_finish_what_they_began(
     llama_server_build: Path, reloads: list[Callable[[], None]]
 ) -> None:

@@ -21,11 +21,11 @@ import pytest
 from local_cloud.home import Home
 from local_cloud.modal.containers import runtime as choosing
 from local_cloud.modal.containers.runtime import choose_runtime
-from tests.local_cloud.parts import RUNSC
+from tests.local_cloud.parts import RUNSC, needs_runsc
 from tests.local_cloud.snapshots import faulty_runsc
 from tests.stack import PROJECT, LocalCloud
 
-pytestmark = [pytest.mark.local, pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")]
+pytestmark = [pytest.mark.local, needs_runsc]
 APPS = Path(__file__).parent / "apps"
 ORDINARY = 65534
 

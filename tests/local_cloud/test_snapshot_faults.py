@@ -13,11 +13,11 @@ import pytest
 
 from local_cloud.modal.containers import restorable
 from local_cloud.modal.containers.runsc import has_sys_admin
-from tests.local_cloud.parts import RUNSC, Cloud, cloud, get
+from tests.local_cloud.parts import Cloud, cloud, get, needs_runsc
 from tests.local_cloud.snapshots import CREATED, RESTORED, asleep, errors, faulty_runsc, snapshot_app, who
 from tests.stack import PROJECT
 
-pytestmark = [pytest.mark.local, pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")]
+pytestmark = [pytest.mark.local, needs_runsc]
 
 
 async def falls_back(c: Cloud, error: str) -> None:

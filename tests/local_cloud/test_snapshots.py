@@ -10,11 +10,10 @@ import modal
 import pytest
 
 from local_cloud.modal.state.logs import LogFilter
-from tests.local_cloud.parts import RUNSC, cloud, wake
+from tests.local_cloud.parts import cloud, needs_runsc, wake
 from tests.local_cloud.snapshots import CREATED, RESTORED, asleep, errors, snapshot_app, who
 
 pytestmark = pytest.mark.local
-needs_runsc = pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
 
 
 @needs_runsc

@@ -19,11 +19,11 @@ import modal
 import pytest
 from gguf import GGUFReader
 
-from tests.local_cloud.parts import RUNSC, Cloud, cloud
+from tests.local_cloud.parts import Cloud, cloud, needs_runsc
 from tests.local_cloud.snapshots import CREATED, asleep, errors
 from tests.modal_app.conftest import CARRIED, MODEL, release
 
-pytestmark = [pytest.mark.local, pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")]
+pytestmark = [pytest.mark.local, needs_runsc]
 
 WEIGHTS_ONLY = MODEL.model_copy(update={"projector": None})
 QUESTION = {"prompt": "What is 17 * 24?", "n_predict": 16, "temperature": 0, "cache_prompt": False}

@@ -19,7 +19,7 @@ from modal_app import artifacts, lines
 from modal_app.errors import Failure
 from modal_app.release import Deployment, Release, Scaling
 from modal_app.supervisor import Supervisor
-from tests.local_cloud.parts import RUNSC, cloud, get
+from tests.local_cloud.parts import cloud, get, needs_runsc
 from tests.modal_app.conftest import CARRIED, KEY, MODEL, Served, release
 
 pytestmark = pytest.mark.local
@@ -120,7 +120,7 @@ def test_a_release_whose_arguments_map_starts_no_server(served: Served, words: t
         Supervisor(mapping, served.environment)
 
 
-@pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
+@needs_runsc
 def test_no_snapshot_exists_of_a_server_that_maps_its_weights(llama_server_build: Path, tmp_path: Path) -> None:
     """The product's own app, on a platform that would take one: the reason is in its log, and no checkpoint was asked for."""
     deaf = deaf_build(llama_server_build, tmp_path)

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.deployed import carried_model, cloud_with, deployed
-from tests.local_cloud.parts import RUNSC
+from tests.local_cloud.parts import needs_runsc
 from tests.loopback import serve
 from tests.soak.holdings import holdings, memory_of, more
 from tests.soak.load import Load
@@ -25,7 +25,7 @@ PLAN = Plan(slots=2, containers=2, rounds=2, questions=200)
 
 
 @pytest.mark.local
-@pytest.mark.skipif(RUNSC is None, reason="no runsc on this machine")
+@needs_runsc
 def test_traffic_that_comes_and_goes_is_answered_right_and_leaves_nothing(llama_server_build: Path) -> None:
     model = carried_model()
     scaling = {"max_containers": PLAN.containers, "target_concurrency": PLAN.slots, "max_concurrency": PLAN.slots + 1}
