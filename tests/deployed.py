@@ -13,14 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 import httpx
 import modal
-from modal_proto import api_pb2
 
 from modal_app import artifacts, command
 from modal_app.command import ServerOptions
@@ -44,10 +42,6 @@ class Deployed:
     url: str
     key: str
 
-    @cached_property
-    def _environment(self) -> dict[str, str]:
-        return self.cloud.env()
-
     @property
     def headers(self) -> dict[str, str]:
         """What opens it."""
@@ -59,7 +53,7 @@ class Deployed:
 
     def said(self, since: datetime, source: Literal["system", "stdout"] = "system") -> list[tuple[float, str]]:
         """What the platform (or "stdout", its containers) wrote into the app's log: when, in seconds since 1970, and what."""
-        with _client(self._environment) as client:
+        with self.cloud.client() as client:
             server = modal.Server.from_name(self.app, SERVER_NAME, client=client)
             entries = list(server.logs.fetch(since=since, source=source))
         return [(entry.timestamp.timestamp(), line) for entry in entries for line in entry.message.splitlines()]
@@ -78,12 +72,6 @@ class Deployed:
         while left := [path.name for path in (self.cloud.home / "run").glob("ta-*")]:
             assert time.monotonic() < deadline, f"{', '.join(left)} still there after {seconds:.0f} s without a request"
             time.sleep(0.05)
-
-
-def _client(environment: Mapping[str, str]) -> modal.Client:
-    """The real client of a local cloud, without this process's own settings."""
-    token = environment["MODAL_TOKEN_ID"], environment["MODAL_TOKEN_SECRET"]
-    return modal.Client(environment["MODAL_SERVER_URL"], api_pb2.CLIENT_TYPE_CLIENT, token)
 
 
 def carried_model() -> tuple[ModelSpec, Path]:
@@ -133,7 +121,7 @@ def cloud_with(build: Path, *models: tuple[ModelSpec, Path]) -> Iterator[LocalCl
             lay_out(spec, files, here / "models")
         seeds = {"llama-builds": here / "builds", "llama-models": here / "models"}
         with LocalCloud(here / "cloud", seeds) as cloud:
-            with _client(cloud.env()) as client:
+            with cloud.client() as client:
                 for volume in seeds:
                     modal.Volume.objects.create(volume, client=client)
             yield cloud
@@ -141,7 +129,7 @@ def cloud_with(build: Path, *models: tuple[ModelSpec, Path]) -> Iterator[LocalCl
 
 def url_of(cloud: LocalCloud, app: str, server: str) -> str:
     """Where a deployed server is reached."""
-    with _client(cloud.env()) as client:
+    with cloud.client() as client:
         url = modal.Server.from_name(app, server, client=client).get_url()
     assert url is not None
     return url
@@ -166,8 +154,7 @@ def deployed(
 ) -> Iterator[Deployed]:
     """The app, deployed as the provider does it; stopped at the end. Its containers end 2 s after their last request."""
     key = secrets.token_hex(24)
-    environment = cloud.env()
-    with _client(environment) as client:
+    with cloud.client() as client:
         modal.Secret.objects.create(f"{app}-key", {"LLAMA_API_KEY": key}, client=client)
     served = release(build, spec, options).model_copy(
         update={"snapshot": snapshot, "api_key": SecretRef(name=f"{app}-key")}
@@ -185,7 +172,7 @@ def deployed(
         [sys.executable, "-m", "modal_app.deploy", "server"],
         input=deployment.model_dump_json(),
         cwd=PROJECT,
-        env=environment,
+        env=cloud.env(),
         capture_output=True,
         text=True,
         timeout=300,
@@ -194,5 +181,5 @@ def deployed(
     try:
         yield Deployed(cloud, app, json.loads(done.stdout)["url"], key)
     finally:
-        with _client(environment) as client:
+        with cloud.client() as client:
             modal.App.lookup(app, client=client).stop()

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import modal
 import yaml
+from modal_proto import api_pb2
 
 from tests.modal_command import ModalCommand
 
@@ -43,6 +45,7 @@ class LocalCloud:
     """`process` has no snapshots, and so proves a release in half the time."""
 
     _modal: ModalCommand = field(default_factory=lambda: ModalCommand(PROJECT), init=False, repr=False)
+    _exported: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __enter__(self) -> Self:
         self.up()
@@ -66,6 +69,9 @@ class LocalCloud:
         """Start it (or find it running)."""
         seeds = [arg for volume, path in self.seeds.items() for arg in ("--seed", f"{volume}={path}")]
         self.command("up", "--runtime", self.runtime, "--models", str(self.models), *seeds)
+        lines = self.command("env").stdout.splitlines()
+        exported = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+        self._exported = {k: v.strip("'\"") for k, v in exported.items()}
 
     def down(self) -> None:
         """End it and everything that it started; the memory of its containers is on no disk then."""
@@ -75,9 +81,12 @@ class LocalCloud:
 
     def env(self) -> dict[str, str]:
         """The variables that point `modal` and `huggingface_hub` at this cloud, on top of this process's own."""
-        lines = self.command("env").stdout.splitlines()
-        exported = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
-        return {**os.environ, **{k: v.strip("'\"") for k, v in exported.items()}}
+        return {**os.environ, **self._exported}
+
+    def client(self) -> modal.Client:
+        """The real client of this cloud, whatever this process's own settings are; open for the length of a `with` block."""
+        token = self._exported["MODAL_TOKEN_ID"], self._exported["MODAL_TOKEN_SECRET"]
+        return modal.Client(self._exported["MODAL_SERVER_URL"], api_pb2.CLIENT_TYPE_CLIENT, token)
 
     def modal(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the real `modal` command against this cloud."""

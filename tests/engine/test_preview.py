@@ -15,12 +15,15 @@ pytestmark = pytest.mark.engine
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture(params=["staging", "prod"])
+both_stacks = pytest.mark.parametrize("stack", ["staging", "prod"], indirect=True)
+
+
+@pytest.fixture
 def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Stack:
     """A real stack in a shell without any Modal or Hugging Face credentials, whose client could reach nobody."""
     shell = {k: v for k, v in os.environ.items() if not k.startswith(("MODAL_", "HF_"))}
     nowhere = {"HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "MODAL_CONFIG_PATH": "/nonexistent"}
-    stack = Stack(shell | nowhere, tmp_path, request.param)
+    stack = Stack(shell | nowhere, tmp_path, getattr(request, "param", "staging"))
     stack.init()
     return stack
 
@@ -30,12 +33,14 @@ def with_commit(stack: Stack) -> Stack:
     return stack
 
 
+@both_stacks
 def test_preview_needs_no_credentials_and_no_network(stack: Stack) -> None:
     assert with_commit(stack).preview() == dict.fromkeys(
         ("api-key", "llama-server", "model", "release-check", "app"), "create"
     )
 
 
+@both_stacks
 def test_commit_to_serve_is_asked_for(stack: Stack) -> None:
     done = stack.pulumi("preview", check=False)
     assert done.returncode != 0

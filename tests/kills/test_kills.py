@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
 SAMPLE = {
     "create": [
         Point("create", Call("model", "FunctionMap", 1), "after", "provider"),
-        Point("create", Call("release-check", "VolumeGetFile2", 1), "after", "cli"),
         Point("create", Call("app", "FunctionCreate", 1), "after", "cloud"),
         Point("create", Call("app", "AppPublish", 1), "after", "cli"),
     ],

@@ -40,8 +40,9 @@ class Served:
         return [status == 200 for status in answers]
 
     def wait_for_zero(self, seconds: float) -> None:
-        """Return when the app has no container; `seconds` is its scaledown window."""
+        """Return when the app has no container; `seconds` is its scaledown window, before whose end no look finds that."""
         deadline = time.monotonic() + seconds + 30
+        time.sleep(seconds)
         while self._containers() and time.monotonic() < deadline:
             time.sleep(0.5)
         assert self._containers() == []

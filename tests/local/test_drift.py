@@ -6,15 +6,16 @@ The stack reads every byte of its files at each refresh (`driftCheck: deep`).
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import modal
 import openai
 import pytest
 
+from modal_app.release import SERVER_NAME
 from tests.stack import BUILDS, LocalCloud, Stack, changes, said
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(900)]
@@ -32,11 +33,12 @@ def cloud(llama_server_build: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def up(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(cloud.env(), tmp_path_factory.mktemp("project")) as stack:
-        stack.init(appName=APP, driftCheck="deep")
-        stack.up()
-        yield stack
+def up(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A stack that goes with its cloud."""
+    stack = Stack(cloud.env(), tmp_path_factory.mktemp("project"))
+    stack.init(appName=APP, driftCheck="deep")
+    stack.up()
+    return stack
 
 
 def look(stack: Stack) -> tuple[dict[str, str], list[str], dict[str, set[str]]]:
@@ -76,11 +78,11 @@ def other_bytes(cloud: LocalCloud, directory: Path, volume: str, path: str, chan
     cloud.modal("volume", "put", "--force", volume, str(file), path)
 
 
-def autoscaler(cloud: LocalCloud, call: str) -> str:
-    """Ask the real client for something of the autoscaler."""
-    code = f"import modal; print(modal.Server.from_name({APP!r}, 'LlamaServer').autoscaler.{call})"
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    return subprocess.run(command, env=cloud.env(), capture_output=True, text=True, check=True).stdout
+@contextmanager
+def autoscaler(cloud: LocalCloud) -> Iterator[Any]:
+    """That of the app, by the real client."""
+    with cloud.client() as client:
+        yield modal.Server.from_name(APP, SERVER_NAME, client=client).autoscaler
 
 
 def test_without_drift_nothing_is_shown(up: Stack) -> None:
@@ -93,7 +95,8 @@ def test_values_files_and_scaling_that_somebody_changed(up: Stack, cloud: LocalC
     other_bytes(cloud, tmp_path, "llama-models", weights, lambda data: data[:1000])
     other_bytes(cloud, tmp_path, "llama-builds", f"{build}/chat-template.jinja", lambda data: data)
     cloud.modal("volume", "rm", "llama-builds", f"{build}/chat-template.jinja")
-    autoscaler(cloud, "update(max_containers=3, buffer_containers=1)")
+    with autoscaler(cloud) as by_hand:
+        by_hand.update(max_containers=3, buffer_containers=1)
 
     operations, lines, paths = look(up)
     assert operations == dict.fromkeys(("api-key", "llama-server", "model", "app"), "update")
@@ -107,8 +110,9 @@ def test_values_files_and_scaling_that_somebody_changed(up: Stack, cloud: LocalC
     # compiling takes minutes; and what was put back by hand is no drift any more
     cloud.modal("volume", "put", "llama-builds", str(tmp_path / "chat-template.jinja"), f"{build}/chat-template.jinja")
     heal(up)
-    assert "max_containers=None" in autoscaler(cloud, "settings()")
-    assert "buffer_containers=None" in autoscaler(cloud, "settings()")
+    with autoscaler(cloud) as healed:
+        settings = healed.settings()
+    assert (settings.max_containers, settings.buffer_containers) == (None, None)
 
 
 def test_things_that_somebody_deleted(up: Stack, cloud: LocalCloud) -> None:

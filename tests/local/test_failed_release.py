@@ -49,13 +49,13 @@ def cloud(models: Path, tmp_path_factory: pytest.TempPathFactory, llama_server_b
 
 
 @pytest.fixture(scope="module")
-def serving(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that serves the stand-in."""
-    with Stack(cloud.env(), tmp_path_factory.mktemp("project")) as stack:
-        stack.init()
-        set_model(stack, GOOD)
-        stack.up()
-        yield stack
+def serving(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A stack that serves the stand-in; it goes with its cloud."""
+    stack = Stack(cloud.env(), tmp_path_factory.mktemp("project"))
+    stack.init()
+    set_model(stack, GOOD)
+    stack.up()
+    return stack
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_failure_after_the_switch_puts_the_release_before_back(
     assert line.endswith("the release before serves again")
     assert serving.output("release") == good
     set_model(serving, GOOD)
-    assert serving.preview("--refresh") == {"model": "replace", "release-check": "replace"}
+    assert serving.preview() == {"model": "replace", "release-check": "replace"}
     serving.up()
     serving.pulumi("preview", "--refresh", "--expect-no-changes")
     assert (traffic.seen - before).keys() == {"200"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+import modal
 import pytest
 
 from modal_app.release import BuildSpec, ModelSpec
@@ -260,13 +261,9 @@ def test_destroy_says_what_it_removed_and_what_it_kept(up: Stack, local_cloud: L
 
 def ids(cloud: LocalCloud) -> dict[str, str]:
     """The ids of the secret and the app, as the real client finds them."""
-    code = (
-        "import json, modal\n"
-        f"secret = modal.Secret.from_name({SECRET!r}, required_keys=['THEIRS']).hydrate().object_id\n"
-        f"print(json.dumps({{'secret': secret, 'app': modal.App.lookup({APP!r}).app_id}}))"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    return dict(json.loads(subprocess.run(command, env=cloud.env(), capture_output=True, text=True, check=True).stdout))
+    with cloud.client() as client:
+        secret = modal.Secret.from_name(SECRET, required_keys=["THEIRS"]).hydrate(client)
+        return {"secret": secret.object_id, "app": str(modal.App.lookup(APP, client=client).app_id)}
 
 
 def inputs(stack: Stack, name: str) -> dict[str, Any]:

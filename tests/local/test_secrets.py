@@ -6,14 +6,13 @@ import base64
 import gzip
 import os
 import secrets
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import modal
 import pytest
 
 from providers.secret import ModalSecretProvider
@@ -167,17 +166,13 @@ def files_with(run: Run, where: Path) -> list[str]:
 
 def variables(cloud: LocalCloud, name: str, *asked: str) -> set[str]:
     """Which of the variables that are asked for are in a secret: the real client can ask, though not for values."""
-    code = (
-        "import sys, modal\n"
-        "try:\n"
-        "    modal.Secret.from_name(sys.argv[1], required_keys=[sys.argv[2]]).hydrate()\n"
-        "except (modal.exception.NotFoundError, modal.exception.InvalidError) as error:\n"
-        "    sys.exit(str(error))\n"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", code, name]
-    return {
-        key for key in asked if subprocess.run([*command, key], env=cloud.env(), capture_output=True).returncode == 0
-    }
+    found = set()
+    with cloud.client() as client:
+        for key in asked:
+            with suppress(modal.exception.NotFoundError, modal.exception.InvalidError):
+                modal.Secret.from_name(name, required_keys=[key]).hydrate(client)
+                found.add(key)
+    return found
 
 
 def test_variable_that_is_taken_out_of_a_secret_is_gone_from_it(local_cloud: LocalCloud) -> None:

@@ -12,8 +12,8 @@ from tests.stack import LocalCloud
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    """Up while the module's tests run."""
-    with LocalCloud(tmp_path_factory.mktemp("cloud")) as cloud:
+    """Up while the module's tests run, which are about the client's calls: what runs in gVisor has its own."""
+    with LocalCloud(tmp_path_factory.mktemp("cloud"), runtime="process") as cloud:
         yield cloud
 
 

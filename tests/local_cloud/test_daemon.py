@@ -32,15 +32,6 @@ def cloud(tmp_path: Path) -> Iterator[LocalCloud]:
         yield cloud
 
 
-def connected(cloud: LocalCloud) -> modal.Client:
-    environment = cloud.env()
-    os.environ["MODAL_SERVER_URL"] = environment["MODAL_SERVER_URL"]
-    try:
-        return modal.Client.from_credentials(environment["MODAL_TOKEN_ID"], environment["MODAL_TOKEN_SECRET"])
-    finally:
-        del os.environ["MODAL_SERVER_URL"]
-
-
 def pid_of(cloud: LocalCloud) -> int:
     running = Home(cloud.home).running()
     assert running is not None
@@ -79,7 +70,7 @@ def test_two_ups_at_once_start_one_daemon(cloud: LocalCloud) -> None:
 
 
 def test_state_and_addresses_survive_a_restart(cloud: LocalCloud) -> None:
-    with connected(cloud) as client:
+    with cloud.client() as client:
         modal.Secret.objects.create("kept", {"A": "1"}, client=client)
         secret_id = modal.Secret.from_name("kept", client=client).hydrate().object_id
         cloud.modal("deploy", str(APPS / "web.py"))
@@ -90,7 +81,7 @@ def test_state_and_addresses_survive_a_restart(cloud: LocalCloud) -> None:
     assert cloud.env() == before
     cloud.up()
     assert cloud.env() == before
-    with connected(cloud) as client:
+    with cloud.client() as client:
         assert modal.Secret.from_name("kept", client=client).hydrate().object_id == secret_id
         assert modal.Server.from_name("web", "Web", client=client).get_url() == url
     assert url is not None
@@ -99,7 +90,7 @@ def test_state_and_addresses_survive_a_restart(cloud: LocalCloud) -> None:
 
 
 def test_a_killed_daemon_leaves_no_container_and_its_open_calls_are_done_later(cloud: LocalCloud) -> None:
-    with connected(cloud) as client:
+    with cloud.client() as client:
         modal.Secret.objects.create("jobs-secret", {"JOB_KEY": "hidden"}, client=client)
         cloud.modal("deploy", str(APPS / "jobs.py"))
         call = modal.Function.from_name("jobs", "sleep", client=client).spawn(3)
@@ -109,12 +100,12 @@ def test_a_killed_daemon_leaves_no_container_and_its_open_calls_are_done_later(c
     os.kill(pid_of(cloud), signal.SIGKILL)
     wait_until(lambda: all(process_start_time(pid) != started for pid, started in containers), "the containers' end")
     cloud.up()
-    with connected(cloud) as client:
+    with cloud.client() as client:
         assert modal.FunctionCall.from_id(call.object_id, client=client).get(timeout=60) == "woke up"
 
 
 def test_down_ends_everything_that_was_started(cloud: LocalCloud) -> None:
-    with connected(cloud) as client:
+    with cloud.client() as client:
         modal.Secret.objects.create("jobs-secret", {"JOB_KEY": "hidden"}, client=client)
         cloud.modal("deploy", str(APPS / "jobs.py"))
         call = modal.Function.from_name("jobs", "sleep", client=client).spawn(300)
@@ -131,7 +122,7 @@ def test_a_new_volume_starts_with_its_seed_and_gives_back_what_is_new(cloud: Loc
     for name, mark in (("finished", "manifest.json"), ("half-made", "notes.txt")):
         (seed / name).mkdir(parents=True)
         (seed / name / mark).write_text("{}")
-    with connected(cloud) as client:
+    with cloud.client() as client:
         volume = modal.Volume.from_name("seeded", create_if_missing=True, client=client)
         assert [entry.path for entry in volume.listdir("/")] == ["finished"]
         cloud.modal("deploy", str(APPS / "seeded.py"))

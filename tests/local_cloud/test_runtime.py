@@ -166,11 +166,11 @@ sys.exit(7)
 
 
 @every_runtime
-def test_200000_lines_are_drained_and_none_is_lost(name: str, short: Path) -> None:
+def test_100000_lines_are_drained_and_none_is_lost(name: str, short: Path) -> None:
     async def scenario() -> None:
-        async with started(name, short, "for n in range(200_000): print(n)") as c:
+        async with started(name, short, "for n in range(100_000): print(n)") as c:
             assert await c.container.wait() == 0
-            assert c.said() == "".join(f"{n}\n" for n in range(200_000))
+            assert c.said() == "".join(f"{n}\n" for n in range(100_000))
             assert all(data.endswith(b"\n") for _, data in c.output)
 
     asyncio.run(scenario())

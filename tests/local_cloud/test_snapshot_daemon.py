@@ -21,6 +21,7 @@ import pytest
 from local_cloud.home import Home
 from local_cloud.modal.containers import runtime as choosing
 from local_cloud.modal.containers.runtime import choose_runtime
+from tests.deployed import url_of
 from tests.local_cloud.parts import RUNSC, needs_runsc
 from tests.local_cloud.snapshots import faulty_runsc
 from tests.stack import PROJECT, LocalCloud
@@ -69,12 +70,7 @@ def test_a_killed_daemon_leaves_no_process_and_no_snapshot_that_is_used(cloud: L
     snapshots = cloud.home / "snapshots"
     assert "snapshots  runsc checkpointed and restored a test process" in cloud.command("status").stdout
     cloud.modal("deploy", str(APPS / "snapshotted.py"))
-    environment = cloud.env()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODAL_SERVER_URL", environment["MODAL_SERVER_URL"])
-        with modal.Client.from_credentials(environment["MODAL_TOKEN_ID"], environment["MODAL_TOKEN_SECRET"]) as client:
-            url = modal.Server.from_name("snapshotted", "Snapshotted", client=client).get_url()
-    assert url is not None
+    url = url_of(cloud, "snapshotted", "Snapshotted")
 
     def answer() -> str:
         got = httpx.get(url, trust_env=False)
