@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["ModalCommand"]
 
@@ -74,11 +76,25 @@ def serve() -> None:
     for line in iter(sys.stdin.readline, ""):
         if os.fork() == 0:
             _prepare(**json.loads(line))
-            main()  # type: ignore[no-untyped-call]
-            sys.exit(0)
+            _run(main)
         _, status = os.wait()
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
+
+
+def _run(main: Callable[[], None]) -> NoReturn:
+    """Run the command and end, without giving every imported module's memory back: that would take longer than most commands."""
+    status: object = 1
+    try:
+        main()
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def _prepare(args: list[str], env: dict[str, str], printed: list[str]) -> None:

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.kills.scenarios import SCENARIOS, Prepared, prepare
-from tests.kills.sweep import VICTIMS, Outcome, Point, run
+from tests.kills.sweep import NOTHING_KILLED, VICTIMS, Outcome, Point, run
 from tests.kills.world import World
 from tests.stack import CACHE, PROGRAM, PROJECT
 
@@ -179,6 +179,7 @@ def main() -> int:
     say(
         f"{len(passed)} of {len(names)} points passed, {len(failed)} failed, {len(names) - len(passed) - len(failed)} did not run"
     )
+    sys.stdout.writelines(f"  {name}: {NOTHING_KILLED}\n" for name in passed if NOTHING_KILLED in outcomes[name].steps)
     for outcome in failed:
         sys.stdout.write(f"\n{outcome.point}\n  {'; '.join(outcome.steps)}\n")
         sys.stdout.writelines(f"  {problem}\n" for problem in outcome.problems)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["POLLS", "Call", "Holder", "Recorder", "When", "calls_of_interest"]
+__all__ = ["LOOKS", "POLLS", "Call", "Holder", "Recorder", "When", "calls_of_interest"]
 
 When = Literal["before", "after"]
 
@@ -26,6 +26,9 @@ POLLS = frozenset(
 `FunctionGet` is one because every look at a server's log begins with it, `ImageJoinStreaming` because the client calls it only
 for an image that was not built yet when it asked.
 """
+
+LOOKS = frozenset({"AppFetchLogs", "AppCountLogs"})
+"""Polls that are made only while something takes long: one run makes them and the next may not."""
 
 
 @dataclass(frozen=True)
