@@ -84,17 +84,19 @@ def serve() -> None:
 
 def _run(main: Callable[[], None]) -> NoReturn:
     """Run the command and end, without giving every imported module's memory back: that would take longer than most commands."""
-    status: object = 1
+    status = 0
     try:
         main()
-        status = 0
     except SystemExit as end:
-        status = end.code
+        if isinstance(end.code, str):  # as the interpreter does
+            sys.stderr.write(f"{end.code}\n")
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
+        status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status if isinstance(status, int) else int(status is not None))
+    os._exit(status)
 
 
 def _prepare(args: list[str], env: dict[str, str], printed: list[str]) -> None:
