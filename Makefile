@@ -14,7 +14,7 @@ help:
 	@echo "make setup      only the set-up: Python packages, Pulumi CLI, runsc"
 	@echo "make test       all tests;  make test-fast: those of less than a minute;  make lint: ruff, mypy, import-linter"
 	@echo "make test-tags  patches and flags on the source of 24 more versions of llama.cpp: fetches 0.9 GB, keeps none"
-	@echo "make test-kill  kill the CLI, the providers or the cloud at every remote call: hours; goes on where it was interrupted"
+	@echo "make test-kill  kill the CLI, the providers or the cloud at every remote call: two hours on two cores; goes on where it was interrupted"
 	@echo "make soak       5,000 questions to containers that come and go: three minutes on two cores"
 	@echo "make bench      ratios, measured in one run: minutes each, most of an hour in all; make bench ARGS=restore: one of them"
 	@echo "make clean      remove what set-up made in this checkout"

@@ -18,17 +18,15 @@ __all__ = ["LOOKS", "POLLS", "Call", "Holder", "Recorder", "When", "calls_of_int
 
 When = Literal["before", "after"]
 
-POLLS = frozenset(
-    {"AppHeartbeat", "FunctionGetOutputs", "AppFetchLogs", "AppCountLogs", "FunctionGet", "ImageJoinStreaming"}
-)
+LOOKS = frozenset({"AppFetchLogs", "AppCountLogs"})
+"""Looks at a log while something takes long: one run makes them and the next, which is quicker, does not."""
+
+POLLS = LOOKS | {"AppHeartbeat", "FunctionGetOutputs", "FunctionGet", "ImageJoinStreaming"}
 """Repeated until something happens, so their number says how long it took: only the first one of a resource is a point.
 
 `FunctionGet` is one because every look at a server's log begins with it, `ImageJoinStreaming` because the client calls it only
 for an image that was not built yet when it asked.
 """
-
-LOOKS = frozenset({"AppFetchLogs", "AppCountLogs"})
-"""Polls that are made only while something takes long: one run makes them and the next may not."""
 
 
 @dataclass(frozen=True)

@@ -119,14 +119,13 @@ def test_preview_of_a_forced_snapshot(up: Stack, matches_golden: Callable[[str],
 
 
 def test_bump_and_rollback_keep_the_url_and_everything_that_was_made(up: Stack, local_cloud: LocalCloud) -> None:
-    """With more slots and containers at the same time: what goes back is a tag, an argument and the scaling."""
+    """With more slots at the same time: what goes back is a tag and an argument."""
     endpoint, earlier = up.output("endpoint"), names(up)
-    with up.configured(llamaCppTag=default_tag(), parallel=3, maxContainers=2):
+    with up.configured(llamaCppTag=default_tag(), parallel=3):
         up.up()
         assert up.output("endpoint") == endpoint
         assert serving(up) == names(up) != earlier
         assert properties(up)["total_slots"] == 3
-        assert up.resource("app")["deployment"]["scaling"]["maxContainers"] == 2
         up.pulumi("preview", "--expect-no-changes")
         stored = local_cloud.modal("volume", "ls", "llama-builds").stdout
         assert up.output("build") in stored
@@ -136,10 +135,21 @@ def test_bump_and_rollback_keep_the_url_and_everything_that_was_made(up: Stack, 
     assert serving(up) == names(up) == earlier
     assert up.output("endpoint") == endpoint
     assert properties(up)["total_slots"] == 2
-    assert up.resource("app")["deployment"]["scaling"]["maxContainers"] == 1
     assert versions(local_cloud, f"{APP}-candidate") == candidates
     assert up.resource("llama-server")["found"]
     assert up.resource("release-check")["found"]
+
+
+def test_another_scaling_and_going_back_keep_the_url_and_prove_nothing(up: Stack, local_cloud: LocalCloud) -> None:
+    before, endpoint, candidates = names(up), up.output("endpoint"), versions(local_cloud, f"{APP}-candidate")
+    with up.configured(maxContainers=2):
+        up.up()
+        assert serving(up) == names(up) == before
+        assert up.resource("app")["deployment"]["scaling"]["maxContainers"] == 2
+        assert up.output("endpoint") == endpoint
+    up.up()
+    assert serving(up) == names(up) == before
+    assert versions(local_cloud, f"{APP}-candidate") == candidates
 
 
 def names(stack: Stack) -> dict[str, str]:

@@ -30,5 +30,5 @@ def client(cloud: LocalCloud) -> Iterator[modal.Client]:
             "MODAL_DISABLE_API_PROXY",
         ):
             patch.setenv(name, environment[name])
-        with modal.Client.from_credentials(environment["MODAL_TOKEN_ID"], environment["MODAL_TOKEN_SECRET"]) as client:
+        with cloud.client() as client:
             yield client
