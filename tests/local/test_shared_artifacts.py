@@ -47,7 +47,7 @@ class Pair:
     @property
     def builds(self) -> Path:
         """The builds Volume, as it lies on this machine's disk."""
-        [proof] = self.cloud.home.rglob(f"proofs/{self.owner.output('release')}.json")
+        [proof] = (self.cloud.home / "volumes").glob(f"*/proofs/{self.owner.output('release')}.json")
         return proof.parents[1]
 
     def serving(self) -> list[int]:
