@@ -23,9 +23,10 @@ WHOLE = "not tags"
 FAST = f"{WHOLE} and not local and not engine"
 """The tests that need neither a local cloud nor the Pulumi engine."""
 
-IN_PARALLEL = ("-n", "3", "--dist", "loadscope", "--no-loadscope-reorder")
-"""Half of a test's time is waiting for servers; the tests of one module share its fixtures and so its worker. Left alone, xdist
-begins with the modules that have the most tests, which are the quick ones, and ends with one worker at the longest."""
+IN_PARALLEL = ("-n", "4", "--dist", "loadscope", "--no-loadscope-reorder")
+"""Half of a test's time is waiting for servers, so four workers keep two cores busy. The tests of one module share its fixtures
+and so its worker. Left alone, xdist begins with the modules that have the most tests, which are the quick ones, and ends with one
+worker at the longest."""
 
 LINTERS = (
     ("ruff", "check", "."),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from modal_app import artifacts, command
 from modal_app.command import ServerOptions
 from modal_app.pins import runtime_image
 from modal_app.release import ModelFile, ModelSpec, Release, SecretRef
+from modal_app.supervisor import Supervisor
 
 CARRIED = Path(__file__).parents[2] / "tools/models/tiny-gemma4"
 FAULTY = Path(__file__).with_name("faulty_server.py")
@@ -48,6 +51,16 @@ def release(build_key: str, model: ModelSpec = MODEL, **options: object) -> Rele
         image=runtime_image(None),
         api_key=SecretRef(name="llama-api-key"),
     )
+
+
+@contextmanager
+def supervised(release: Release, environment: Mapping[str, str]) -> Iterator[Supervisor]:
+    """A supervisor whose server is ended with the block, whatever became of it."""
+    server = Supervisor(release, environment)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def whole(directory: Path) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 import modal
 import pytest
 
-from modal_app import artifacts, lines
+from modal_app import lines
 from modal_app.errors import Failure
 from modal_app.release import Deployment, Release, Scaling
 from modal_app.supervisor import Supervisor
 from tests.local_cloud.parts import cloud, get, needs_runsc
-from tests.modal_app.conftest import CARRIED, KEY, MODEL, Served, release
+from tests.modal_app.conftest import CARRIED, KEY, MODEL, Served, release, supervised, whole
 
 pytestmark = pytest.mark.local
 PROJECT = Path(__file__).parents[2]
@@ -41,12 +41,6 @@ def deaf_build(build: Path, directory: Path) -> Path:
     return deaf
 
 
-def whole(directory: Path) -> None:
-    """Gives a directory the manifest of what is in it now: its files are not what it is refused for."""
-    files = [path for path in directory.iterdir() if path.name != artifacts.MANIFEST]
-    artifacts.take_over(directory, {path: artifacts.sha256(path) for path in files})
-
-
 def of_build(served: Release, build: Path) -> Release:
     """The same release with another build."""
     argv = tuple(word.replace(served.build_key, build.name) for word in served.argv)
@@ -65,18 +59,19 @@ def test_a_server_that_maps_its_weights_is_never_ready_for_a_snapshot(
     deaf = deaf_build(request.getfixturevalue(build), tmp_path / "builds")
     monkeypatch.setenv("VOLUME_DIR_BUILDS", str(deaf.parent))
     tag = deaf.name.partition("-")[0]
-    server = Supervisor(of_build(served.release, deaf), served.environment)
-    with pytest.raises(Failure) as failure:
-        server.start()
-    assert str(failure.value) == (
-        f"llama-server maps {served.models / 'weights.gguf'}: expected the weights in anonymous memory, or what is "
-        f"restored from a snapshot answers from whatever the file is by then: check the flags of {tag} in modal_app/command.py"
-    )
-    assert server.process is not None
-    assert server.process.poll() is not None
-    assert "ready" not in [
-        said["event"] for said in map(lines.parse_event, capfd.readouterr().out.splitlines()) if said
-    ]
+    with supervised(of_build(served.release, deaf), served.environment) as server:
+        with pytest.raises(Failure) as failure:
+            server.start()
+        assert str(failure.value) == (
+            f"llama-server maps {served.models / 'weights.gguf'}: expected the weights in anonymous memory, or what is "
+            "restored from a snapshot answers from whatever the file is by then: check the flags of "
+            f"{tag} in modal_app/command.py"
+        )
+        assert server.process is not None
+        assert server.process.poll() is not None
+        assert "ready" not in [
+            said["event"] for said in map(lines.parse_event, capfd.readouterr().out.splitlines()) if said
+        ]
 
 
 @pytest.mark.parametrize("build", ["llama_server_build", "earlier_build"])
@@ -100,15 +95,12 @@ def test_no_variable_and_no_configuration_file_makes_a_server_map_its_weights(
         "LLAMA_ARG_FIT": "on",
     }
     environment |= {"XDG_CONFIG_HOME": str(tmp_path), **served.environment}
-    server = Supervisor(of_build(served.release, request.getfixturevalue(build)), environment)
-    try:
+    with supervised(of_build(served.release, request.getfixturevalue(build)), environment) as server:
         server.start()
         out = capfd.readouterr().out
         assert f"using config file: {file}" in out
         (ready,) = [said for said in map(lines.parse_event, out.splitlines()) if said and said["event"] == "ready"]
         assert ready["maps"] == {"model_files_mapped": 0}
-    finally:
-        server.stop()
 
 
 @pytest.mark.parametrize(

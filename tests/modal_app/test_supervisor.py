@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
@@ -13,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from modal_app import artifacts, lines, output, readiness, supervisor
 from modal_app.errors import Failure, PermanentFailure
 from modal_app.memory import model_files_mapped
 from modal_app.supervisor import Supervisor, child_environment, redacted
-from tests.modal_app.conftest import KEY, Faulty, Served, release, whole
+from tests.modal_app.conftest import KEY, Faulty, Served, release, supervised, whole
 
 PROJECT = Path(__file__).parents[2]
 
@@ -78,8 +79,8 @@ def test_a_mapped_model_file_is_seen_whatever_its_name(tmp_path: Path, monkeypat
 def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
     served: Served, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server = Supervisor(served.release, {**served.environment, "LLAMA_ARG_LOAD_MODE": "mmap", "LLAMA_ARG_PORT": "1"})
-    try:
+    environment = {**served.environment, "LLAMA_ARG_LOAD_MODE": "mmap", "LLAMA_ARG_PORT": "1"}
+    with supervised(served.release, environment) as server:
         server.start()
         said = events(capfd.readouterr().out)
         ready = said["ready"]
@@ -104,8 +105,6 @@ def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
         assert 0 < time.time() - resumed["started"] < 300
         assert 0 < resumed["answer_seconds"] <= resumed["seconds"]
         assert resumed["memory"]["rss_mib"] > 1
-    finally:
-        server.stop()
     out = capfd.readouterr().out
     stopped = events(out)["stopped"]
     assert stopped["code"] == 0
@@ -115,8 +114,7 @@ def test_a_server_is_warmed_before_it_is_ready_and_ends_on_request(
 
 @pytest.mark.local
 def test_a_restored_server_that_does_not_answer_is_replaced(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
-    server = Supervisor(served.release, served.environment)
-    try:
+    with supervised(served.release, served.environment) as server:
         server.start()
         assert server.process
         first = server.process.pid
@@ -131,8 +129,6 @@ def test_a_restored_server_that_does_not_answer_is_replaced(served: Served, capf
         assert len(readies) == 2
         assert resumed["nonce"] == readies[1]["nonce"] != readies[0]["nonce"]
         assert httpx.get(f"{server.url}/health").status_code == 200
-    finally:
-        server.stop()
 
 
 @pytest.mark.local
@@ -141,9 +137,8 @@ def test_a_restored_server_with_a_rotated_key_is_replaced_by_one_with_the_new_ke
 ) -> None:
     """What a platform's restore does to this process: its environment is renewed, the child's is not."""
     environment = dict(served.environment)
-    server = Supervisor(served.release, environment)
     new = "another-key-for-this-test-alone"
-    try:
+    with supervised(served.release, environment) as server:
         server.start()
         assert status(server, KEY) == 200
         environment["LLAMA_API_KEY"] = new
@@ -154,23 +149,18 @@ def test_a_restored_server_with_a_rotated_key_is_replaced_by_one_with_the_new_ke
         assert events(out)["resumed"]["restarted"] is True
         assert KEY not in out
         assert new not in out
-    finally:
-        server.stop()
 
 
 @pytest.mark.local
 def test_a_restored_server_whose_key_was_taken_away_is_ended(served: Served) -> None:
     environment = dict(served.environment)
-    server = Supervisor(served.release, environment)
-    try:
+    with supervised(served.release, environment) as server:
         server.start()
         environment["LLAMA_API_KEY"] = ""
         with pytest.raises(Failure, match="LLAMA_API_KEY is empty"):
             server.resume()
         assert server.process is not None
         assert server.process.poll() is not None
-    finally:
-        server.stop()
 
 
 def status(server: Supervisor, key: str) -> int:
@@ -211,20 +201,21 @@ def test_a_corrupt_model_is_one_line_and_leaves_no_server(served: Served, capfd:
     weights = served.models / "weights.gguf"
     weights.write_bytes(weights.read_bytes()[:100_000])
     whole(served.models)
-    server = Supervisor(served.release, served.environment)
-    with pytest.raises(PermanentFailure, match=r"llama-server ended with .* expected it to load the model") as failure:
-        server.start()
-    assert "\n" not in str(failure.value)
-    assert server.process
-    assert server.process.poll() is not None
-    assert "ready" not in events(capfd.readouterr().out)
+    with supervised(served.release, served.environment) as server:
+        with pytest.raises(
+            PermanentFailure, match=r"llama-server ended with .* expected it to load the model"
+        ) as failure:
+            server.start()
+        assert "\n" not in str(failure.value)
+        assert server.process
+        assert server.process.poll() is not None
+        assert "ready" not in events(capfd.readouterr().out)
 
 
 @pytest.mark.local
 @pytest.mark.parametrize("budget", [0, 1, 2, -1])
 def test_a_thinking_budget_never_eats_the_answer_of_a_request_that_does_not_think(served: Served, budget: int) -> None:
     """patches/thinking-off-no-budget.patch, in a compiled server: with thinking off, a budget changes nothing."""
-    server = Supervisor(served.release, served.environment)
     message = " ... reasoning budget reached, answering now."
     body = {
         "messages": [{"role": "user", "content": "Say OK."}],
@@ -232,7 +223,7 @@ def test_a_thinking_budget_never_eats_the_answer_of_a_request_that_does_not_thin
         "temperature": 0,
         "chat_template_kwargs": {"enable_thinking": False},
     }
-    try:
+    with supervised(served.release, served.environment) as server:
         server.start()
         client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
         with client:
@@ -242,8 +233,6 @@ def test_a_thinking_budget_never_eats_the_answer_of_a_request_that_does_not_thin
             )
         assert budgeted["content"] == plain["content"] != ""
         assert not budgeted.get("reasoning_content")
-    finally:
-        server.stop()
 
 
 def test_events_are_one_line_of_json_behind_a_prefix(capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,11 +260,11 @@ def test_a_directory_that_is_not_whole_is_refused_before_a_server_is_started(
     else:  # whole in itself, but not what the release's arguments name
         needed.unlink()
         whole(directory)
-    server = Supervisor(faulty.release, faulty.environment)
-    with pytest.raises(PermanentFailure, match=rf"the {what} .* cannot be served \(.+\): expected it whole"):
-        server.start()
-    assert server.process is None
-    assert events(capfd.readouterr().out) == {}
+    with supervised(faulty.release, faulty.environment) as server:
+        with pytest.raises(PermanentFailure, match=rf"the {what} .* cannot be served \(.+\): expected it whole"):
+            server.start()
+        assert server.process is None
+        assert events(capfd.readouterr().out) == {}
 
 
 @pytest.mark.local
@@ -284,20 +273,19 @@ def test_an_empty_200_refuses_the_snapshot(
     fault: str, came_back: str, faulty: Faulty, capfd: pytest.CaptureFixture[str]
 ) -> None:
     faulty.goes(fault)
-    server = Supervisor(faulty.release, faulty.environment)
-    with pytest.raises(Failure, match=rf"warm-up 'text' was answered with {came_back}"):
-        server.start()
-    assert server.process
-    assert server.process.poll() is not None
-    assert "ready" not in events(capfd.readouterr().out)
+    with supervised(faulty.release, faulty.environment) as server:
+        with pytest.raises(Failure, match=rf"warm-up 'text' was answered with {came_back}"):
+            server.start()
+        assert server.process
+        assert server.process.poll() is not None
+        assert "ready" not in events(capfd.readouterr().out)
 
 
 @pytest.mark.local
 def test_a_restored_server_that_is_healthy_and_computes_nothing_is_replaced(
     faulty: Faulty, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server = Supervisor(faulty.release, faulty.environment)
-    try:
+    with supervised(faulty.release, faulty.environment) as server:
         server.start()
         assert server.process
         first = server.process.pid
@@ -308,8 +296,6 @@ def test_a_restored_server_that_is_healthy_and_computes_nothing_is_replaced(
         assert server.process.pid != first
         assert said["resumed"]["restarted"] is True
         assert "200 with ''" in said["restarting"]["reason"]
-    finally:
-        server.stop()
 
 
 @pytest.mark.local
@@ -317,42 +303,63 @@ def test_half_a_million_lines_in_the_middle_of_a_warm_up_stop_nothing(
     faulty: Faulty, capfd: pytest.CaptureFixture[str]
 ) -> None:
     faulty.goes("flood")
-    server = Supervisor(faulty.release, faulty.environment)
-    try:
+    with supervised(faulty.release, faulty.environment) as server:
         server.start()
-    finally:
-        server.stop()
     out = capfd.readouterr().out
     assert events(out)["ready"]["warmed"] == ["text", "thinking", "tool", "image"]
     assert out.count("a line of the flood") < 100_000
     assert "lines left out" in out
 
 
-@pytest.mark.local
-def test_whoever_stays_connected_keeps_the_snapshot_from_being_taken(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def staying_connected(port: int) -> Iterator[None]:
     """A client that connects again as soon as llama-server has closed its idle connection."""
-    monkeypatch.setattr(readiness, "ALONE_SECONDS", 1.0)
-    server = Supervisor(served.release, served.environment)
     over = threading.Event()
 
     def stay() -> None:
         while not over.is_set():
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port)) as client:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as client:
                 client.recv(1)
             time.sleep(0.001)
 
     client = threading.Thread(target=stay, daemon=True)
     client.start()
     try:
-        with pytest.raises(Failure, match=r"llama-server is still connected after 1 s .*: expected no connection"):
-            server.start()
-        assert server.process
-        assert server.process.poll() is not None
+        yield
     finally:
         over.set()
         client.join()
+
+
+@pytest.mark.local
+def test_whoever_stays_connected_keeps_the_snapshot_from_being_taken(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "ALONE_SECONDS", 1.0)
+    with supervised(served.release, served.environment) as server:
+        with (
+            staying_connected(server.port),
+            pytest.raises(Failure, match=r"llama-server is still connected after 1 s .*: expected no connection"),
+        ):
+            server.start()
+        assert server.process
+        assert server.process.poll() is not None
+
+
+@pytest.mark.local
+def test_whoever_waits_for_a_restored_server_does_not_keep_it_from_being_replaced(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No snapshot follows."""
+    monkeypatch.setattr(readiness, "ALONE_SECONDS", 1.0)
+    with supervised(served.release, served.environment) as server:
+        server.start()
+        assert server.process
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        with staying_connected(server.port):
+            server.resume()
+        assert events(capfd.readouterr().out)["resumed"]["restarted"] is True
 
 
 @pytest.mark.local
@@ -362,10 +369,8 @@ def test_a_clock_that_jumps_in_the_snapshot_changes_nothing(
 ) -> None:
     """Both clocks, as a restore on another machine may find them, seen by every line of Python here."""
     monkeypatch.setattr(output, "LINES_A_SECOND", 1)  # the second in which it falls is full
-    server = Supervisor(served.release, served.environment)
     clocks = {name: getattr(time, name) for name in ("monotonic", "time", "perf_counter")}
-    jumped = pytest.MonkeyPatch()
-    try:
+    with pytest.MonkeyPatch.context() as jumped, supervised(served.release, served.environment) as server:
         server.start()
         for name, real in clocks.items():
             jumped.setattr(time, name, lambda real=real: real() + jump)
@@ -373,9 +378,6 @@ def test_a_clock_that_jumps_in_the_snapshot_changes_nothing(
         body = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 4}
         headers = {"Authorization": f"Bearer {KEY}"}
         assert httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers).status_code == 200
-    finally:
-        server.stop()
-        jumped.undo()
     out = capfd.readouterr().out
     resumed, stopped = events(out)["resumed"], events(out)["stopped"]
     assert resumed["restarted"] is False
@@ -391,16 +393,13 @@ def test_prompt_cache_and_checkpoints_stay_within_what_is_configured(
 ) -> None:
     """They are in every snapshot. The stand-in's state is a megabyte for a thousand tokens."""
     small = release(served.release.build_key, cache_ram_mib=1, ctx_checkpoints=1)
-    server = Supervisor(small, served.environment)
-    try:
+    with supervised(small, served.environment) as server:
         server.start()
         for word in ("red", "blue"):
             body = {"messages": [{"role": "user", "content": f"{word} " * 1500}], "max_tokens": 1}
             headers = {"Authorization": f"Bearer {KEY}"}
             answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=100)
             assert answer.status_code == 200, answer.text
-    finally:
-        server.stop()
     out = capfd.readouterr().out
     assert "exceeds cache size limit 1.000 MiB" in out
     assert "erasing old context checkpoint" in out
@@ -409,9 +408,9 @@ def test_prompt_cache_and_checkpoints_stay_within_what_is_configured(
 @pytest.mark.local
 def test_too_little_memory_refuses_the_snapshot(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
     greedy = served.release.model_copy(update={"min_headroom_mib": 10**9})
-    server = Supervisor(greedy, served.environment)
-    with pytest.raises(PermanentFailure, match=r"of host memory is left .*: expected 1,000,000,000 MiB"):
-        server.start()
-    assert server.process
-    assert server.process.poll() is not None
-    assert "ready" not in events(capfd.readouterr().out)
+    with supervised(greedy, served.environment) as server:
+        with pytest.raises(PermanentFailure, match=r"of host memory is left .*: expected 1,000,000,000 MiB"):
+            server.start()
+        assert server.process
+        assert server.process.poll() is not None
+        assert "ready" not in events(capfd.readouterr().out)

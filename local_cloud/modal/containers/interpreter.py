@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import site
 import sys
 import sysconfig
 from pathlib import Path
-
-import modal
 
 __all__ = ["library_path", "needed_paths"]
 
@@ -31,8 +30,13 @@ def needed_paths() -> list[Path]:
 
 
 def library_path() -> Path:
-    """The directory that `import modal` comes from, which may be the user's own site-packages."""
-    return Path(modal.__file__).parent.parent
+    """The directory that `import modal` comes from, which may be the user's own site-packages. Found without the import, which
+    would be half of the time that the local cloud takes to start.
+    """
+    found = importlib.util.find_spec("modal")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent.parent
 
 
 def _mapped_files() -> list[Path]:
