@@ -25,12 +25,9 @@ SAMPLE = {
         Point("create", Call("app", "FunctionCreate", 1), "after", "cloud"),
         Point("create", Call("app", "AppPublish", 1), "after", "cli"),
     ],
-    "destroy": [
-        Point("destroy", Call("app", "AppStop", 1), "after", "cloud"),
-        Point("destroy", Call("release-check", "AppGetOrCreate", 1), "after", "cli"),
-    ],
+    "destroy": [Point("destroy", Call("app", "AppStop", 1), "after", "cloud")],
 }
-"""Each operation is interrupted several times in a row: what one leaves is what the next one starts from."""
+"""Where an operation is interrupted several times in a row, what one leaves is what the next one starts from."""
 
 
 @dataclass

@@ -9,13 +9,12 @@ import sys
 from html import escape
 from pathlib import Path
 
-import anthropic
 import httpx
-import openai
 import pytest
 
 import checks
 from modal_app.release import release_alias
+from tests import sdk
 from tests.local.served import Served
 from tests.stack import LocalCloud, Stack
 
@@ -42,10 +41,6 @@ def endpoint(server: Served) -> str:
     return server.endpoint
 
 
-def sdk(endpoint: str, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{endpoint}/v1", api_key=key, max_retries=12, timeout=120)
-
-
 def test_second_preview_is_empty(up: Stack) -> None:
     up.pulumi("preview", "--expect-no-changes")
 
@@ -68,22 +63,21 @@ def test_outputs_name_release_build_and_model(up: Stack) -> None:
 
 
 def test_openai_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
-    answer = sdk(endpoint, up.api_key).chat.completions.create(
+    answer = sdk.openai(endpoint, up.api_key).chat.completions.create(
         model="gemma-4-26b-a4b", messages=[{"role": "user", "content": "What is the capital of France?"}], temperature=0
     )
     assert "Paris" in (answer.choices[0].message.content or "")
 
 
 def test_openai_sdk_speaks_the_responses_api(up: Stack, endpoint: str) -> None:
-    answer = sdk(endpoint, up.api_key).responses.create(
+    answer = sdk.openai(endpoint, up.api_key).responses.create(
         model="gemma-4-26b-a4b", input="What is the capital of France?", temperature=0
     )
     assert "Paris" in answer.output_text
 
 
 def test_anthropic_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
-    client = anthropic.Anthropic(base_url=endpoint, auth_token=up.api_key, max_retries=12)
-    message = client.messages.create(
+    message = sdk.anthropic(endpoint, up.api_key).messages.create(
         model="gemma-4-26b-a4b",
         max_tokens=300,
         extra_body={"temperature": 0},
@@ -93,24 +87,26 @@ def test_anthropic_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
 
 
 def test_wrong_key_is_refused_with_401(up: Stack, endpoint: str) -> None:
-    with pytest.raises(openai.AuthenticationError) as refused:
-        sdk(endpoint, "not-the-key").models.list()
+    from openai import AuthenticationError
+
+    with pytest.raises(AuthenticationError) as refused:
+        sdk.openai(endpoint, "not-the-key").models.list()
     assert refused.value.status_code == 401
 
 
 def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, endpoint: str) -> None:
-    models = sdk(endpoint, up.api_key).with_options(timeout=60).models.list().data
+    models = sdk.openai(endpoint, up.api_key).with_options(timeout=60).models.list().data
     assert release_alias(up.output("release")) in (models[0].model_extra or {})["aliases"]
 
 
 def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(
     up: Stack, endpoint: str, server: Served
 ) -> None:
-    sdk(endpoint, up.api_key).models.list()
+    sdk.openai(endpoint, up.api_key).models.list()
     server.wait_for_zero(SCALEDOWN)
     first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
     assert first.status_code == 503
-    answer = sdk(endpoint, up.api_key).chat.completions.create(
+    answer = sdk.openai(endpoint, up.api_key).chat.completions.create(
         model="gemma-4-26b-a4b", messages=[{"role": "user", "content": "What is the capital of France?"}], temperature=0
     )
     assert "Paris" in (answer.choices[0].message.content or "")
@@ -142,7 +138,7 @@ def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_rand
 
 
 def _completion(endpoint: str, key: str, question: str, **fields: float) -> str:
-    answer = sdk(endpoint, key).chat.completions.create(
+    answer = sdk.openai(endpoint, key).chat.completions.create(
         model="gemma-4-26b-a4b",
         messages=[{"role": "user", "content": question}],
         max_tokens=24,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import modal
-import openai
 import pytest
 
 from modal_app.release import SERVER_NAME
+from tests import sdk
 from tests.stack import BUILDS, LocalCloud, Stack, changes, said
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(900)]
@@ -58,9 +58,10 @@ def heal(stack: Stack) -> None:
     stack.up("--refresh")
     assert (stack.output("endpoint"), stack.output("release")) == (endpoint, release)
     quiet(stack)
-    client = openai.OpenAI(base_url=f"{endpoint}/v1", api_key=stack.api_key, max_retries=12, timeout=120)
     question: Any = [{"role": "user", "content": "What is the capital of France?"}]
-    answer = client.chat.completions.create(model="gemma-4-26b-a4b", messages=question, temperature=0)
+    answer = sdk.openai(endpoint, stack.api_key).chat.completions.create(
+        model="gemma-4-26b-a4b", messages=question, temperature=0
+    )
     assert "Paris" in (answer.choices[0].message.content or "")
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
 import pytest
 
 from checks.prompts import (
@@ -25,7 +23,12 @@ from checks.prompts import (
     WEATHER_TWO,
     png,
 )
+from tests import sdk
 from tests.deployed import carried_model, cloud_with, deployed
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic
+    from openai import OpenAI
 
 pytestmark = pytest.mark.local
 
@@ -46,16 +49,16 @@ def served(llama_server_build: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def chat(served: tuple[str, str]) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{served[0]}/v1", api_key=served[1], max_retries=12, timeout=120)
+def chat(served: tuple[str, str]) -> OpenAI:
+    return sdk.openai(*served)
 
 
 @pytest.fixture
-def claude(served: tuple[str, str]) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=served[0], auth_token=served[1], max_retries=12, timeout=120)
+def claude(served: tuple[str, str]) -> Anthropic:
+    return sdk.anthropic(*served)
 
 
-def ask(client: openai.OpenAI, content: Any, thinking: bool = False, **options: Any) -> Any:
+def ask(client: OpenAI, content: Any, thinking: bool = False, **options: Any) -> Any:
     """One chat completion at temperature 0."""
     extra = {"chat_template_kwargs": {"enable_thinking": thinking}, **options.pop("extra_body", {})}
     messages: Any = (
@@ -73,7 +76,7 @@ def pictures(question: str, *images: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_stream_has_reasoning_then_content_never_both_and_ends_with_usage(chat: openai.OpenAI) -> None:
+def test_stream_has_reasoning_then_content_never_both_and_ends_with_usage(chat: OpenAI) -> None:
     stream = chat.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": MULTIPLY}],
@@ -97,13 +100,13 @@ def test_stream_has_reasoning_then_content_never_both_and_ends_with_usage(chat: 
 
 
 @pytest.mark.parametrize("thinking", [True, False])
-def test_thinking_is_switched_by_a_request(chat: openai.OpenAI, thinking: bool) -> None:
+def test_thinking_is_switched_by_a_request(chat: OpenAI, thinking: bool) -> None:
     message = ask(chat, MULTIPLY, thinking).message
     assert PRODUCT in message.content
     assert bool(message.model_dump().get("reasoning_content")) is thinking
 
 
-def test_thinking_budget_shortens_the_thought(chat: openai.OpenAI) -> None:
+def test_thinking_budget_shortens_the_thought(chat: OpenAI) -> None:
     lengths = [
         len(ask(chat, MULTIPLY, True, extra_body={"reasoning_budget_tokens": budget}).message.reasoning_content)
         for budget in (32, 128, -1)
@@ -112,7 +115,7 @@ def test_thinking_budget_shortens_the_thought(chat: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(("question", "cities"), [(WEATHER_ONE, ["Paris"]), (WEATHER_TWO, ["Paris", "Tokyo"])])
-def test_tools_are_called_and_their_results_reported(chat: openai.OpenAI, question: str, cities: list[str]) -> None:
+def test_tools_are_called_and_their_results_reported(chat: OpenAI, question: str, cities: list[str]) -> None:
     tools = [{"type": "function", "function": WEATHER_TOOL}]
     asked = ask(chat, question, tools=tools, parallel_tool_calls=True)
     calls = asked.message.tool_calls
@@ -127,7 +130,7 @@ def test_tools_are_called_and_their_results_reported(chat: openai.OpenAI, questi
     assert all(str(WEATHER[city]["temperature"]) in answer for city in cities)
 
 
-def test_tools_work_on_the_responses_api(chat: openai.OpenAI) -> None:
+def test_tools_work_on_the_responses_api(chat: OpenAI) -> None:
     tools: Any = [{"type": "function", **WEATHER_TOOL}]
     items: list[Any] = [{"role": "user", "content": WEATHER_TWO}]
     asked = chat.responses.create(model=MODEL, input=items, tools=tools, temperature=0)
@@ -143,25 +146,25 @@ def test_tools_work_on_the_responses_api(chat: openai.OpenAI) -> None:
     assert "27" in answer.output_text
 
 
-def test_json_schema_is_kept(chat: openai.OpenAI) -> None:
+def test_json_schema_is_kept(chat: OpenAI) -> None:
     schema = {"name": "capital", "schema": CAPITAL_SCHEMA, "strict": True}
     message = ask(chat, CAPITAL_JSON, response_format={"type": "json_schema", "json_schema": schema}).message
     assert json.loads(message.content) == {"capital": "Paris"}
 
 
-def test_one_image_and_two_images_are_seen(chat: openai.OpenAI) -> None:
+def test_one_image_and_two_images_are_seen(chat: OpenAI) -> None:
     assert "red" in ask(chat, pictures(COLOR, RED)).message.content.lower()
     two = ask(chat, pictures(TWO_COLORS, RED, BLUE)).message.content.lower()
     assert 0 <= two.index("red") < two.index("blue")
 
 
-def test_image_with_thinking_is_seen(chat: openai.OpenAI) -> None:
+def test_image_with_thinking_is_seen(chat: OpenAI) -> None:
     message = ask(chat, pictures(COLOR, RED), True).message
     assert message.reasoning_content
     assert "red" in message.content.lower()
 
 
-def test_anthropic_streams_text(claude: anthropic.Anthropic) -> None:
+def test_anthropic_streams_text(claude: Anthropic) -> None:
     with claude.messages.stream(
         model=MODEL,
         max_tokens=300,
@@ -171,7 +174,7 @@ def test_anthropic_streams_text(claude: anthropic.Anthropic) -> None:
         assert "Paris" in stream.get_final_text()
 
 
-def test_anthropic_tools_are_called_and_their_results_reported(claude: anthropic.Anthropic) -> None:
+def test_anthropic_tools_are_called_and_their_results_reported(claude: Anthropic) -> None:
     tool: Any = {
         "name": WEATHER_TOOL["name"],
         "description": WEATHER_TOOL["description"],
