@@ -87,7 +87,7 @@ def test_anthropic_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
 
 
 def test_wrong_key_is_refused_with_401(up: Stack, endpoint: str) -> None:
-    from openai import AuthenticationError
+    from openai import AuthenticationError  # here, as in tests/sdk.py
 
     with pytest.raises(AuthenticationError) as refused:
         sdk.openai(endpoint, "not-the-key").models.list()

@@ -63,6 +63,11 @@ def supervised(release: Release, environment: Mapping[str, str]) -> Iterator[Sup
         server.stop()
 
 
+def has_ended(server: Supervisor) -> bool:
+    """Whether it had started a llama-server, which is gone."""
+    return server.process is not None and server.process.poll() is not None
+
+
 def whole(directory: Path) -> None:
     """Give a directory the manifest of what is in it now."""
     files = [path for path in directory.iterdir() if path.name != artifacts.MANIFEST]

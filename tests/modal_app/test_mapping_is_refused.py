@@ -20,7 +20,7 @@ from modal_app.errors import Failure
 from modal_app.release import Deployment, Release, Scaling
 from modal_app.supervisor import Supervisor
 from tests.local_cloud.parts import cloud, get, needs_runsc
-from tests.modal_app.conftest import CARRIED, KEY, MODEL, Served, release, supervised, whole
+from tests.modal_app.conftest import CARRIED, KEY, MODEL, Served, has_ended, release, supervised, whole
 
 pytestmark = pytest.mark.local
 PROJECT = Path(__file__).parents[2]
@@ -67,8 +67,7 @@ def test_a_server_that_maps_its_weights_is_never_ready_for_a_snapshot(
             "restored from a snapshot answers from whatever the file is by then: check the flags of "
             f"{tag} in modal_app/command.py"
         )
-        assert server.process is not None
-        assert server.process.poll() is not None
+        assert has_ended(server)
         assert "ready" not in [
             said["event"] for said in map(lines.parse_event, capfd.readouterr().out.splitlines()) if said
         ]

@@ -1,7 +1,10 @@
-"""What is left of memory: read where Linux, cgroups and NVIDIA's tool say it, and refused when it is too little."""
+"""What is left of memory: read where Linux, cgroups and NVIDIA's tool say it, and refused when it is too little. And which files
+a process maps.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -143,3 +146,21 @@ def test_what_must_be_left_is_part_of_a_release_and_one_that_asks_for_none_keeps
     assert asks.min_headroom_mib == 1024
     assert asks.key != asks_for_none.key
     assert asks.props() == props
+
+
+def test_a_mapped_model_file_is_seen(tmp_path: Path) -> None:
+    weights = tmp_path / "a model.gguf"
+    weights.write_bytes(bytes(8192))
+    assert memory.model_files_mapped(os.getpid()) == []
+    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert memory.model_files_mapped(os.getpid()) == [str(weights)]
+        weights.unlink()
+        assert memory.model_files_mapped(os.getpid()) == [f"{weights} (deleted)"]
+
+
+def test_a_mapped_model_file_is_seen_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOLUME_DIR_MODELS", str(tmp_path))
+    weights = tmp_path / "weights"
+    weights.write_bytes(bytes(8192))
+    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        assert memory.model_files_mapped(os.getpid()) == [str(weights)]

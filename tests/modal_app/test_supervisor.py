@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import shutil
 import signal
@@ -22,9 +21,8 @@ import pytest
 
 from modal_app import artifacts, lines, output, readiness, supervisor
 from modal_app.errors import Failure, PermanentFailure
-from modal_app.memory import model_files_mapped
 from modal_app.supervisor import Supervisor, child_environment, redacted
-from tests.modal_app.conftest import KEY, Faulty, Served, release, supervised, whole
+from tests.modal_app.conftest import KEY, Faulty, Served, has_ended, release, supervised, whole
 
 PROJECT = Path(__file__).parents[2]
 
@@ -55,24 +53,6 @@ def test_the_child_sees_no_flag_variables_and_no_foreign_secret() -> None:
 
 def test_a_key_in_an_argument_never_reaches_the_log() -> None:
     assert redacted(["s", "--api-key", "secret", "--port", "1"]) == ["s", "--api-key", "***", "--port", "1"]
-
-
-def test_a_mapped_model_file_is_seen(tmp_path: Path) -> None:
-    weights = tmp_path / "a model.gguf"
-    weights.write_bytes(bytes(8192))
-    assert model_files_mapped(os.getpid()) == []
-    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
-        assert model_files_mapped(os.getpid()) == [str(weights)]
-        weights.unlink()
-        assert model_files_mapped(os.getpid()) == [f"{weights} (deleted)"]
-
-
-def test_a_mapped_model_file_is_seen_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VOLUME_DIR_MODELS", str(tmp_path))
-    weights = tmp_path / "weights"
-    weights.write_bytes(bytes(8192))
-    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
-        assert model_files_mapped(os.getpid()) == [str(weights)]
 
 
 @pytest.mark.local
@@ -159,8 +139,7 @@ def test_a_restored_server_whose_key_was_taken_away_is_ended(served: Served) -> 
         environment["LLAMA_API_KEY"] = ""
         with pytest.raises(Failure, match="LLAMA_API_KEY is empty"):
             server.resume()
-        assert server.process is not None
-        assert server.process.poll() is not None
+        assert has_ended(server)
 
 
 def status(server: Supervisor, key: str) -> int:
@@ -207,8 +186,7 @@ def test_a_corrupt_model_is_one_line_and_leaves_no_server(served: Served, capfd:
         ) as failure:
             server.start()
         assert "\n" not in str(failure.value)
-        assert server.process
-        assert server.process.poll() is not None
+        assert has_ended(server)
         assert "ready" not in events(capfd.readouterr().out)
 
 
@@ -276,8 +254,7 @@ def test_an_empty_200_refuses_the_snapshot(
     with supervised(faulty.release, faulty.environment) as server:
         with pytest.raises(Failure, match=rf"warm-up 'text' was answered with {came_back}"):
             server.start()
-        assert server.process
-        assert server.process.poll() is not None
+        assert has_ended(server)
         assert "ready" not in events(capfd.readouterr().out)
 
 
@@ -342,8 +319,7 @@ def test_whoever_stays_connected_keeps_the_snapshot_from_being_taken(
             pytest.raises(Failure, match=r"llama-server is still connected after 1 s .*: expected no connection"),
         ):
             server.start()
-        assert server.process
-        assert server.process.poll() is not None
+        assert has_ended(server)
 
 
 @pytest.mark.local
@@ -411,6 +387,5 @@ def test_too_little_memory_refuses_the_snapshot(served: Served, capfd: pytest.Ca
     with supervised(greedy, served.environment) as server:
         with pytest.raises(PermanentFailure, match=r"of host memory is left .*: expected 1,000,000,000 MiB"):
             server.start()
-        assert server.process
-        assert server.process.poll() is not None
+        assert has_ended(server)
         assert "ready" not in events(capfd.readouterr().out)
