@@ -15,8 +15,7 @@ from tests.soak.load import Load, Seen
 __all__ = ["GROWTH", "Plan", "Round", "problems", "soak"]
 
 GROWTH = 0.05
-"""How much more memory the local cloud may have after the last round than after the first. Of some 40 MiB, a round's containers
-leave about one in cycles of objects, until Python's collector comes by."""
+"""How much more memory the local cloud may have after the last round than after the first."""
 
 SCALED_UP_SECONDS = 120.0
 """How long the peak of a round may last until every container serves."""

@@ -15,7 +15,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
-from grpclib.server import Stream
+from grpclib.events import RecvRequest, listen
+from grpclib.server import Server, Stream
 from modal_proto import api_pb2
 
 from local_cloud.modal.state.errors import AlreadyExists, Conflict, Invalid, NotFound, StateError
@@ -33,6 +34,8 @@ _STATUS = {
 }
 _CARDINALITY = {tuple(cardinality.value): cardinality for cardinality in Cardinality}
 _REMEMBERED_REQUESTS = 2000
+_TASK_ID = "x-local-cloud-task-id"
+"""In a request's metadata, written by the listener that it came in on: whose socket that is."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -69,21 +72,18 @@ def answers(name: str, *, once: bool = False) -> Callable[[Method], Method]:
 
 
 class Dispatcher:
-    """One listener's view of the API: all RPCs, for clients with the token or for the container of one task."""
+    """All RPCs, for clients with the token and for every task's container."""
 
-    def __init__(self, answerers: Iterable[object], credentials: Credentials, task_id: str = "") -> None:
+    def __init__(self, answerers: Iterable[object], credentials: Credentials) -> None:
         self._credentials = credentials
-        self._task_id = task_id
         self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
         self._remembered: OrderedDict[str, asyncio.Future[Message]] = OrderedDict()
         for answerer in answerers:
             for _, method in inspect.getmembers(answerer, inspect.ismethod):
                 if mark := method.__func__.__dict__.get("rpc"):
                     self._methods[mark[0]] = (method, mark[1])
-
-    def __mapping__(self) -> Mapping[str, Handler]:
-        """What grpclib's server asks for: a handler for every RPC of the service, known here or not."""
-        return {
+        # Made once: grpclib's servers are cycles, so that a container's own handlers would wait for Python's collector.
+        self._handlers = {
             f"/{_SERVICE.full_name}/{name}": Handler(
                 self._handler(name),
                 _CARDINALITY[descriptor.client_streaming, descriptor.server_streaming],
@@ -92,6 +92,20 @@ class Dispatcher:
             )
             for name, descriptor in _SERVICE.methods_by_name.items()
         }
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """What grpclib's server asks for: a handler for every RPC of the service, known here or not."""
+        return self._handlers
+
+    def listener(self, task_id: str = "") -> Server:
+        """A server, not started, for clients that show the token; or for the container of one task, which needs none."""
+        server = Server([self])
+
+        async def identify(event: RecvRequest) -> None:
+            event.metadata[_TASK_ID] = task_id
+
+        listen(server, RecvRequest, identify)
+        return server
 
     def _handler(self, name: str) -> Callable[[Stream[Message, Message]], Awaitable[None]]:
         method, once = self._methods.get(name, (None, False))
@@ -121,7 +135,8 @@ class Dispatcher:
 
     def _caller(self, stream: Stream[Message, Message]) -> Caller:
         metadata: Mapping[str, str | bytes] = stream.metadata or {}
-        if not self._task_id:
+        task_id = str(metadata[_TASK_ID])
+        if not task_id:
             shown = (str(metadata.get("x-modal-token-id", "")), str(metadata.get("x-modal-token-secret", "")))
             known = (self._credentials.token_id, self._credentials.token_secret)
             if not all(hmac.compare_digest(a.encode(), b.encode()) for a, b in zip(shown, known, strict=True)):
@@ -131,7 +146,7 @@ class Dispatcher:
                     "expected the one of `python -m local_cloud env`: run `. ./activate` again",
                 )
         return Caller(
-            task_id=self._task_id,
+            task_id=task_id,
             client_version=str(metadata.get("x-modal-client-version", "")),
             idempotency_key=str(metadata.get("x-idempotency-key", "")),
         )
@@ -140,7 +155,7 @@ class Dispatcher:
         self, name: str, caller: Caller, method: Callable[..., Awaitable[Message]], request: Message | None
     ) -> Message:
         """The response to the first request with this key: the client sends it again when it did not see the answer."""
-        key = f"{name} {caller.idempotency_key}"
+        key = f"{name} {caller.task_id} {caller.idempotency_key}"
         future = self._remembered.get(key)
         if future is None:
             future = asyncio.ensure_future(method(request, caller))

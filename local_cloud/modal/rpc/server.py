@@ -42,7 +42,6 @@ class RpcServer:
     def __init__(self, state: CloudState, ledger: StateLedger, urls: Urls, credentials: Credentials) -> None:
         self._state = state
         self._ledger = ledger
-        self._credentials = credentials
         self._apps = AppRpc(state, ledger, urls)
         self._containers = ContainerRpc(state, ledger, urls)
         others: tuple[type[Rpc], ...] = (
@@ -50,6 +49,7 @@ class RpcServer:
             *(FunctionRpc, CallRpc, LogRpc),
         )
         self._answerers: list[Rpc] = [self._apps, self._containers, *(other(state, ledger, urls) for other in others)]
+        self._dispatcher = Dispatcher(self._answerers, credentials)
         self._server: Server | None = None
         self._clock: asyncio.Task[None] | None = None
 
@@ -57,7 +57,7 @@ class RpcServer:
         """Answers clients from now on. Raises OSError when the port is taken."""
         for answerer in self._answerers:
             answerer.fleet = fleet
-        server = Server([Dispatcher(self._answerers, self._credentials)])
+        server = self._dispatcher.listener()
         await server.start("127.0.0.1", port)
         self._server = server
         self._clock = asyncio.create_task(self._every_second(fleet))
@@ -74,7 +74,7 @@ class RpcServer:
 
     async def serve_task(self, task_id: str, path: Path) -> Callable[[], Awaitable[None]]:
         """See `ports.Wire`."""
-        server = Server([Dispatcher(self._answerers, self._credentials, task_id)])
+        server = self._dispatcher.listener(task_id)
         await server.start(path=str(path))
         path.chmod(0o600)
 
