@@ -13,6 +13,7 @@ from tools.local_stack import PROJECT, LocalStack
 from tools.places import Places
 from tools.pulumi_cli import ensure_cli
 from tools.steps import Steps
+from tools.store import one_at_a_time
 
 PROGRAM = """
 import os, sys, time
@@ -68,7 +69,9 @@ class TinyProgram:
         places.passphrase.write_text("of this test alone")
         self.out = io.StringIO()
         self.steps = Steps(places.logs, self.out)
-        (places.bin / "pulumi").symlink_to(ensure_cli(places, self.steps))
+        with one_at_a_time(places.tools / "setup.lock", str(places.tools), self.steps.say):
+            cli = ensure_cli(places, self.steps)
+        (places.bin / "pulumi").symlink_to(cli)
         self.places = places
         self.stack = LocalStack(places, {**pulumi_variables(places), "PATH": places.path_variable()})
         self.stack.answer("stack", "init", "local")
