@@ -90,13 +90,16 @@ class SnapshotAppProvider(Provider):
 
     @one_line
     def update(self, id_: str, olds: Inputs, news: Inputs) -> UpdateResult:
-        """Deploy again. A new release must answer before this succeeds; if it does not, the old one is put back."""
+        """Deploy again. A new release, or one with another secret, must answer before this succeeds; if it does not, the old
+        one is put back.
+        """
         olds = self.current(olds)
         modal = cloud.connect(news["address"])
         news = {**news, serving.INCARNATION: olds.get(serving.INCARNATION) or secrets.token_hex(4)}
         rollout = _rollout(modal, news)
         deployed = _deploy(rollout)
-        if news["release"] == olds["release"] and not olds["drift"]:
+        rebound = olds.get("apiKeySecret") not in (None, news["apiKeySecret"])  # an older state does not say
+        if news["release"] == olds["release"] and not olds["drift"] and not rebound:
             return UpdateResult(self._outs(news, rollout, deployed))
         try:
             _wait_until_it_answers(rollout, deployed["url"], news)

@@ -1,4 +1,4 @@
-"""The real parts that tests run against: a compiled llama-server, a local cloud, a stack on it."""
+"""The real parts that tests run against: a compiled llama-server, a local cloud."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import BUILDS, LocalCloud, Stack
+from tests.stack import BUILDS, LocalCloud
 from tools.cached_builds import EARLIER_TAG, default_tag, ensure_build
 
 # pytest as the background job of a shell would have everything that tests start ignore SIGINT
@@ -67,14 +67,6 @@ def _remove_models_of(repo: str, local_cloud: LocalCloud) -> None:
     for entry in json.loads(listed.stdout):
         if entry["filename"].startswith(f"{repo.replace('/', '--')}@"):
             local_cloud.modal("volume", "rm", "-r", "llama-models", entry["filename"])
-
-
-@pytest.fixture(scope="module")
-def stack(local_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack on the local cloud that is not up yet; destroyed at the end."""
-    with Stack(local_cloud.env(), tmp_path_factory.mktemp("project")) as stack:
-        stack.init(appName=f"llama-{stack.directory.name.replace('_', '-')}")
-        yield stack
 
 
 def _say(line: str) -> None:

@@ -57,18 +57,14 @@ def heal(stack: Stack) -> None:
     endpoint, release = stack.output("endpoint"), stack.output("release")
     stack.up("--refresh")
     assert (stack.output("endpoint"), stack.output("release")) == (endpoint, release)
-    quiet(stack)
+    done = stack.pulumi("preview", "--refresh", "--expect-no-changes")
+    assert "mend" not in done.stdout
+    assert "Modal shows no values, so one that was changed by hand is not seen" in done.stdout
     question: Any = [{"role": "user", "content": "What is the capital of France?"}]
     answer = sdk.openai(endpoint, stack.api_key).chat.completions.create(
         model="gemma-4-26b-a4b", messages=question, temperature=0
     )
     assert "Paris" in (answer.choices[0].message.content or "")
-
-
-def quiet(stack: Stack) -> None:
-    done = stack.pulumi("preview", "--refresh", "--expect-no-changes")
-    assert "mend" not in done.stdout
-    assert "Modal shows no values, so one that was changed by hand is not seen" in done.stdout
 
 
 def other_bytes(cloud: LocalCloud, directory: Path, volume: str, path: str, change: Any) -> None:
@@ -84,10 +80,6 @@ def autoscaler(cloud: LocalCloud) -> Iterator[Any]:
     """That of the app, by the real client."""
     with cloud.client() as client:
         yield modal.Server.from_name(APP, SERVER_NAME, client=client).autoscaler
-
-
-def test_without_drift_nothing_is_shown(up: Stack) -> None:
-    quiet(up)
 
 
 def test_values_files_and_scaling_that_somebody_changed(up: Stack, cloud: LocalCloud, tmp_path: Path) -> None:
