@@ -16,9 +16,6 @@ __all__ = ["ensure_packages"]
 NEEDED_GIB = 1.5
 """The packages of requirements-dev.txt unpacked (0.6 GiB), and as wheels in pip's cache."""
 
-COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
-"""What cannot be compiled, such as a package's template, is left."""
-
 
 def ensure_packages(places: Places, steps: Steps, development: bool = False) -> None:
     """Make .venv hold what requirements.txt (`development`: and requirements-dev.txt) asks for.
@@ -49,15 +46,9 @@ def ensure_packages(places: Places, steps: Steps, development: bool = False) -> 
             step.run([sys.executable, "-m", "venv", places.venv])
         marker.unlink(missing_ok=True)
         requirements = [part for name in names for part in ("-r", str(places.root / name))]
-        options = [
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-            "--no-compile",
-        ]
+        # pip compiles them too: with PYTHONDONTWRITEBYTECODE, as many images have it, each process would do it for itself
+        options = ["--disable-pip-version-check", "--progress-bar", "off"]
         step.run([places.python, "-m", "pip", "install", *options, *requirements])
-        # on every core, and not by whoever imports first: with PYTHONDONTWRITEBYTECODE, as many images have it, by every process
-        step.run([places.python, "-c", COMPILE, places.venv / "lib"])
         kept = {line for line in present if not line.startswith(tuple(names))}
         marker.write_text("\n".join(sorted(kept | wanted)) + "\n")
 

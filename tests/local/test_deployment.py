@@ -112,7 +112,7 @@ def rotation(up: Stack, local_cloud: LocalCloud, written: Written) -> Rotation:
 
 @pytest.fixture(scope="module")
 def found(up: Stack, rotation: Rotation, local_cloud: LocalCloud, written: Written) -> dict[str, list[str]]:
-    """Files with a secret, by directory, after a rotation and a failure; the cloud is down while they are looked through."""
+    """Files with a secret, by directory, after a rotation, a failure and a destroy; the cloud is down meanwhile."""
     with up.configured():
         up.set_model(weights={"path": "tiny-gemma4-Q8_0.gguf", "sha256": "0" * 64})
         failed = up.pulumi("up", "--yes", "--skip-preview", check=False)
@@ -121,9 +121,11 @@ def found(up: Stack, rotation: Rotation, local_cloud: LocalCloud, written: Writt
     written.printed("export", up.pulumi("stack", "export").stdout)
     for app in ("llama-deployed", "llama-jobs"):
         written.printed(f"{app}.log", local_cloud.modal("app", "logs", app, "-n", "5000").stdout)
+    written.printed("destroy", up.pulumi("destroy", "--yes", "--skip-preview").stdout)
     local_cloud.down()
     found = {place: written.files_with_secrets(place) for place in PLACES}
     local_cloud.up()
+    up.up()  # for the tests that come after
     return found
 
 
@@ -219,7 +221,7 @@ def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_rand
     assert answers[0] == answers[1]
     assert "Paris" in answers[0]
     assert random[0] != random[1]
-    # one load for all of them
+    # the only loads are a snapshot's own
     assert sum('"event": "starting"' in line for line in log) == sum("Creating memory snapshot" in line for line in log)
     assert not any("Transient snapshot error" in line for line in log)
 

@@ -98,6 +98,17 @@ def test_release_that_answers_wrongly_is_refused_with_question_and_answer(servin
     assert (traffic.seen - before).keys() == {"200"}
 
 
+def test_release_without_thoughts_is_refused_by_the_name_of_the_check(serving: Stack, traffic: Traffic) -> None:
+    before = traffic.seen.copy()
+    set_model(serving, GOOD)
+    serving.configure(reasoningBudget=0)
+    [line] = errors(serving)
+    assert "failed its check: thinking" in line
+    assert (traffic.seen - before).keys() == {"200"}
+    serving.pulumi("config", "rm", "reasoningBudget")
+    serving.pulumi("preview", "--expect-no-changes")
+
+
 def test_failure_after_the_switch_puts_the_release_before_back(
     serving: Stack, traffic: Traffic, cloud: LocalCloud
 ) -> None:

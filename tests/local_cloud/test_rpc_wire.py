@@ -74,16 +74,23 @@ def test_apps_deployed_from_several_threads_do_not_disturb_each_other(client: mo
         modal.Function.from_name(f"app-{number}", f"f{number}", client=client).hydrate()
 
 
-def test_a_client_cannot_speak_for_a_container(cloud: LocalCloud) -> None:
+@pytest.mark.parametrize("token", ["the cloud's", "none"])
+@pytest.mark.parametrize(
+    "claim", [{}, {"x-local-cloud-task-id": "ta-0000000000000000000000"}], ids=["plain", "claiming a task"]
+)
+def test_a_client_cannot_speak_for_a_container(cloud: LocalCloud, claim: dict[str, str], token: str) -> None:
     async def ask() -> None:
         environment = cloud.env()
         host, port = environment["MODAL_SERVER_URL"].removeprefix("http://").split(":")
+        shown = {
+            "x-modal-token-id": environment["MODAL_TOKEN_ID"],
+            "x-modal-token-secret": environment["MODAL_TOKEN_SECRET"],
+        }
         async with Channel(host, int(port)) as channel:
-            token = {
-                "x-modal-token-id": environment["MODAL_TOKEN_ID"],
-                "x-modal-token-secret": environment["MODAL_TOKEN_SECRET"],
-            }
-            await ModalClientStub(channel).ContainerHello(Empty(), metadata=token)
+            await ModalClientStub(channel).ContainerHello(
+                Empty(), metadata={**claim, **(shown if token != "none" else {})}
+            )
 
-    with pytest.raises(GRPCError, match="only a container may call this"):
+    refusal = "only a container may call this" if token != "none" else "Token is not this local cloud's"
+    with pytest.raises(GRPCError, match=refusal):
         asyncio.run(ask())

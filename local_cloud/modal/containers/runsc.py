@@ -60,7 +60,7 @@ REFUSAL_WAIT = 0.25
 """Seconds in which the forwarder closes a connection that the server in the container refuses."""
 
 NO_SPINNING = ("--systrap-disable-fast-path",)
-"""gVisor's fast path waits for the next system call with the processor in hand. Tests of this runtime, four at a time on two
+"""gVisor's fast path spins until the next system call. Tests of this runtime, four at a time on two
 cores, take a tenth less time without it; one `pulumi up` alone takes as long as with it.
 """
 
