@@ -1,6 +1,7 @@
 """The SDKs that applications use, pointed at an endpoint, patient while it wakes.
 
-Each is imported when it is first asked for: they take seconds, and every worker collects every test.
+Each is imported when it is first asked for: they take seconds, and every worker collects every test. A client holds a connection
+until it is closed, so it is used in a `with` block.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -25,6 +26,9 @@ from tests import sdk
 from tests.local.served import Served
 from tests.local.written import PLACES, Written
 from tests.stack import BUILDS, CACHE, LocalCloud, Stack
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]
 
@@ -71,6 +75,12 @@ def server(up: Stack, local_cloud: LocalCloud) -> Served:
 @pytest.fixture
 def endpoint(server: Served) -> str:
     return server.endpoint
+
+
+@pytest.fixture
+def openai(up: Stack, endpoint: str) -> Iterator[OpenAI]:
+    with sdk.openai(endpoint, up.api_key) as client:
+        yield client
 
 
 @dataclass(frozen=True)
@@ -150,58 +160,57 @@ def test_outputs_name_release_build_and_model(up: Stack) -> None:
     assert up.output("model").startswith("llama-on-modal--tiny-gemma4-gated@")
 
 
-def test_openai_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
-    answer = sdk.openai(endpoint, up.api_key).chat.completions.create(
+def test_openai_sdk_gets_an_answer(openai: OpenAI) -> None:
+    answer = openai.chat.completions.create(
         model="gemma-4-26b-a4b", messages=[{"role": "user", "content": "What is the capital of France?"}], temperature=0
     )
     assert "Paris" in (answer.choices[0].message.content or "")
 
 
-def test_openai_sdk_speaks_the_responses_api(up: Stack, endpoint: str) -> None:
-    answer = sdk.openai(endpoint, up.api_key).responses.create(
-        model="gemma-4-26b-a4b", input="What is the capital of France?", temperature=0
-    )
+def test_openai_sdk_speaks_the_responses_api(openai: OpenAI) -> None:
+    answer = openai.responses.create(model="gemma-4-26b-a4b", input="What is the capital of France?", temperature=0)
     assert "Paris" in answer.output_text
 
 
 def test_anthropic_sdk_gets_an_answer(up: Stack, endpoint: str) -> None:
-    message = sdk.anthropic(endpoint, up.api_key).messages.create(
-        model="gemma-4-26b-a4b",
-        max_tokens=300,
-        extra_body={"temperature": 0},
-        messages=[{"role": "user", "content": "What is 17 + 25?"}],
-    )
+    with sdk.anthropic(endpoint, up.api_key) as client:
+        message = client.messages.create(
+            model="gemma-4-26b-a4b",
+            max_tokens=300,
+            extra_body={"temperature": 0},
+            messages=[{"role": "user", "content": "What is 17 + 25?"}],
+        )
     assert "42" in "".join(block.text for block in message.content if block.type == "text")
 
 
 def test_wrong_key_is_refused_with_401(up: Stack, endpoint: str) -> None:
     from openai import AuthenticationError  # here, as in tests/sdk.py
 
-    with pytest.raises(AuthenticationError) as refused:
-        sdk.openai(endpoint, "not-the-key").models.list()
+    with sdk.openai(endpoint, "not-the-key") as client, pytest.raises(AuthenticationError) as refused:
+        client.models.list()
     assert refused.value.status_code == 401
 
 
-def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, endpoint: str) -> None:
-    models = sdk.openai(endpoint, up.api_key).with_options(timeout=60).models.list().data
+def test_release_that_answers_is_the_one_in_the_outputs(up: Stack, openai: OpenAI) -> None:
+    models = openai.with_options(timeout=60).models.list().data
     assert release_alias(up.output("release")) in (models[0].model_extra or {})["aliases"]
 
 
 def test_no_server_runs_after_the_scaledown_window_and_the_next_request_wakes_one(
-    up: Stack, endpoint: str, server: Served
+    up: Stack, endpoint: str, openai: OpenAI, server: Served
 ) -> None:
-    sdk.openai(endpoint, up.api_key).models.list()
+    openai.models.list()
     server.wait_for_zero(SCALEDOWN)
     first = httpx.get(f"{endpoint}/v1/models", headers={"Authorization": f"Bearer {up.api_key}"})
     assert first.status_code == 503
-    answer = sdk.openai(endpoint, up.api_key).chat.completions.create(
+    answer = openai.chat.completions.create(
         model="gemma-4-26b-a4b", messages=[{"role": "user", "content": "What is the capital of France?"}], temperature=0
     )
     assert "Paris" in (answer.choices[0].message.content or "")
 
 
 def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_random_numbers(
-    up: Stack, endpoint: str, server: Served
+    openai: OpenAI, server: Served
 ) -> None:
     if reason := server.no_snapshots():
         pytest.skip(reason)
@@ -209,8 +218,8 @@ def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_rand
     pids, answers, random = set[int](), list[str](), list[str]()
     for _ in range(2):
         server.wait_for_zero(SCALEDOWN)
-        random.append(_completion(endpoint, up.api_key, "Say anything.", temperature=5, top_k=0, top_p=1, min_p=0))
-        answers.append(_completion(endpoint, up.api_key, "What is the capital of France?", temperature=0))
+        random.append(_completion(openai, "Say anything.", temperature=5, top_k=0, top_p=1, min_p=0))
+        answers.append(_completion(openai, "What is the capital of France?", temperature=0))
         log = server.log().removeprefix(before).splitlines()
         of_platform = [line for line in log if "memory snapshot" in line]
         assert of_platform[-1].endswith("(restored from a memory snapshot).")
@@ -226,8 +235,8 @@ def test_every_woken_server_is_restored_answers_as_before_and_draws_its_own_rand
     assert not any("Transient snapshot error" in line for line in log)
 
 
-def _completion(endpoint: str, key: str, question: str, **fields: float) -> str:
-    answer = sdk.openai(endpoint, key).chat.completions.create(
+def _completion(openai: OpenAI, question: str, **fields: float) -> str:
+    answer = openai.chat.completions.create(
         model="gemma-4-26b-a4b",
         messages=[{"role": "user", "content": question}],
         max_tokens=24,

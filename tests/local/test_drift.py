@@ -61,9 +61,8 @@ def heal(stack: Stack) -> None:
     assert "mend" not in done.stdout
     assert "Modal shows no values, so one that was changed by hand is not seen" in done.stdout
     question: Any = [{"role": "user", "content": "What is the capital of France?"}]
-    answer = sdk.openai(endpoint, stack.api_key).chat.completions.create(
-        model="gemma-4-26b-a4b", messages=question, temperature=0
-    )
+    with sdk.openai(endpoint, stack.api_key) as client:
+        answer = client.chat.completions.create(model="gemma-4-26b-a4b", messages=question, temperature=0)
     assert "Paris" in (answer.choices[0].message.content or "")
 
 

@@ -49,13 +49,15 @@ def served(llama_server_build: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def chat(served: tuple[str, str]) -> OpenAI:
-    return sdk.openai(*served)
+def chat(served: tuple[str, str]) -> Iterator[OpenAI]:
+    with sdk.openai(*served) as client:
+        yield client
 
 
 @pytest.fixture
-def claude(served: tuple[str, str]) -> Anthropic:
-    return sdk.anthropic(*served)
+def claude(served: tuple[str, str]) -> Iterator[Anthropic]:
+    with sdk.anthropic(*served) as client:
+        yield client
 
 
 def ask(client: OpenAI, content: Any, thinking: bool = False, **options: Any) -> Any:

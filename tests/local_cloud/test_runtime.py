@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -291,6 +292,28 @@ asyncio.run(main())
     assert left == []
     assert running(f"{short}-orphan") == []
     assert Path("/proc/self/mounts").read_text() == mounts
+
+
+@every_runtime
+def test_a_start_that_is_cancelled_leaves_no_process(name: str, short: Path) -> None:
+    async def scenario() -> None:
+        async def running_until_cancelled() -> None:
+            async with started(name, short, "import time; time.sleep(600)"):
+                await asyncio.sleep(600)
+
+        def children() -> set[int]:
+            return set(descendants(os.getpid()))
+
+        before = children()
+        start = asyncio.create_task(running_until_cancelled())
+        while children() == before:
+            await asyncio.sleep(0)
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        assert children() == before
+
+    asyncio.run(scenario())
 
 
 def descendants(pid: int) -> list[int]:

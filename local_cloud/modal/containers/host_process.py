@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from local_cloud.modal.containers import launcher
 from local_cloud.modal.containers.spec import OnOutput
@@ -30,27 +31,22 @@ def launcher_argv(*arguments: str) -> list[str]:
 class HostProcess:
     """Wraps `subprocess.Popen`: asyncio's own subprocesses wait for every holder of their pipes, orphans included."""
 
-    def __init__(self, process: subprocess.Popen[bytes], outputs: Sequence[_Lines]) -> None:
-        self._process = process
-        self._outputs = outputs
-        self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._watch()
-
-    @classmethod
-    async def start(
-        cls,
+    def __init__(
+        self,
         argv: Sequence[str],
         on_output: OnOutput,
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         control: bool = False,
-    ) -> HostProcess:
+    ) -> None:
         """Starts `argv` in a session of its own. With `control` its stdin is a pipe that closes with this process.
 
+        Nothing here waits, so that a task that is cancelled has started nothing or can end what it has started.
         Must run in the thread that outlives the process: the kernel's parent-death signal is that of the thread.
+        Raises OSError when it cannot be started.
         """
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE if control else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -59,14 +55,13 @@ class HostProcess:
             cwd=cwd,
             start_new_session=True,
         )
-        loop = asyncio.get_running_loop()
-        outputs = []
-        for descriptor, pipe in ((1, process.stdout), (2, process.stderr)):
-            assert pipe is not None
-            lines = _Lines(descriptor, on_output)
-            await loop.connect_read_pipe(lambda lines=lines: lines, pipe)  # type: ignore[misc]
-            outputs.append(lines)
-        return cls(process, outputs)
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._outputs = _Lines(1, on_output), _Lines(2, on_output)
+        pipes = self._process.stdout, self._process.stderr
+        self._connecting = [lines.read(pipe) for lines, pipe in zip(self._outputs, pipes, strict=True)]
+        self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._watch()
 
     @property
     def pid(self) -> int:
@@ -124,6 +119,11 @@ class _Lines(asyncio.Protocol):
         self._on_output = on_output
         self._unfinished = b""
         self._transport: asyncio.BaseTransport | None = None
+
+    def read(self, pipe: IO[bytes]) -> asyncio.Task[object]:
+        """Begins; the task ends before the first line."""
+        loop = asyncio.get_running_loop()
+        return loop.create_task(loop.connect_read_pipe(lambda: self, pipe))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport

@@ -53,7 +53,7 @@ class ProcessRuntime:
             if port:
                 env["SERVER_PORT"] = str(port)
             cwd = None if self.true_paths else _real_path(spec, spec.workdir)
-            process = await HostProcess.start(argv, on_output, env=env, cwd=cwd, control=not self.true_paths)
+            process = HostProcess(argv, on_output, env=env, cwd=cwd, control=not self.true_paths)
         except OSError as error:
             raise StartError(f"could not start {spec.argv[0]}: {error}") from error
         return ProcessContainer(process, port, in_namespace=self.true_paths)

@@ -103,7 +103,7 @@ class RunscRuntime:
         ]  # fmt: skip
         run = [*_namespaces(), *runsc, *command, "--bundle", str(spec.directory / "bundle"), CONTAINER_ID]
         try:
-            process = await HostProcess.start(launcher_argv("bound", str(os.getpid()), *run), on_output)
+            process = HostProcess(launcher_argv("bound", str(os.getpid()), *run), on_output)
         except OSError as error:
             raise StartError(f"could not start {self.binary}: {error}") from error
         return RunscContainer(spec, runsc, process, on_output)
@@ -174,7 +174,7 @@ class RunscContainer:
             direct = _past_the_page_cache(Path(file.name))
         options = ["--leave-running", *direct, "--compression=none", "--image-path", str(image)]
         said: list[bytes] = []
-        process = await HostProcess.start(
+        process = HostProcess(
             launcher_argv("bound", str(os.getpid()), *self._runsc, "checkpoint", *options, CONTAINER_ID),
             lambda _, lines: said.append(lines),
         )
@@ -208,7 +208,7 @@ class RunscContainer:
 
     def _send(self, name: str) -> None:
         async def send() -> int:
-            process = await HostProcess.start([*self._runsc, "kill", CONTAINER_ID, name], _unheard)
+            process = HostProcess([*self._runsc, "kill", CONTAINER_ID, name], _unheard)
             return await process.wait()
 
         self._sending.append(asyncio.create_task(send()))
@@ -222,7 +222,7 @@ class RunscContainer:
         command = [*self._runsc, "exec", CONTAINER_ID, sys.executable, "-I", "-S", script, inside, str(port)]
         said: deque[bytes] = deque(maxlen=1)
         while not self._process.ended:
-            process = await HostProcess.start(
+            process = HostProcess(
                 launcher_argv("bound", str(os.getpid()), *command),
                 lambda _, lines: said.extend(lines.splitlines(keepends=True)),
             )
