@@ -180,8 +180,9 @@ class RunscContainer:
         )
         try:
             code = await process.wait()
-        finally:
+        finally:  # until it has ended it writes into the snapshot's directory
             process.signal(signal.SIGKILL)
+            await process.wait()
         if code:  # the reason comes first, perhaps with the stack of a Go program below it
             reason = b"".join(said).decode(errors="replace").strip().partition("\n")[0]
             raise SnapshotError(reason or f"runsc checkpoint ended with {exit_text(code)}")

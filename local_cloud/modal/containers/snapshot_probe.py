@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ time.sleep(1000)
 
 
 async def try_snapshot(runtime: SnapshotRuntime, directory: Path, timeout: float) -> str:
-    """Empty if a process went on in a restored container; else why not, in one line. Takes `timeout` seconds at most.
+    """Empty if a process went on in a restored container; else why not, in one line. Takes `timeout` seconds at most,
+    and as long again where its containers do not end.
 
     `directory` must exist, be empty and have a short path; what is left in it is the caller's to remove.
     """
@@ -85,6 +87,9 @@ async def try_snapshot(runtime: SnapshotRuntime, directory: Path, timeout: float
     finally:
         for container in started:
             container.kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(container.wait() for container in started))
 
 
 class EndedError(Exception):
