@@ -14,6 +14,7 @@ from tools.local_stack import bring_down, bring_up, clean
 from tools.places import Places
 from tools.setup import set_up, set_up_packages
 from tools.steps import Failure, Steps
+from tools.temporary import temporary_directory
 
 __all__ = ["main"]
 
@@ -153,9 +154,10 @@ def become_pulumi(places: Places, steps: Steps, arguments: Sequence[str]) -> int
 
 
 def _pytest(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
-    environment = with_variables({"PATH": places.path_variable(), "VIRTUAL_ENV": str(places.venv)})
+    variables = {"PATH": places.path_variable(), "VIRTUAL_ENV": str(places.venv)}
     options = [*IN_PARALLEL, *arguments]
-    with steps.step("tests", " ".join(("pytest", *options))) as step:
+    with temporary_directory() as directory, steps.step("tests", " ".join(("pytest", *options))) as step:
+        environment = with_variables(variables | ({"TMPDIR": str(directory)} if directory else {}))
         status = step.show([places.python, "-m", "pytest", *options], cwd=places.root, env=environment)
     steps.say(steps.table())
     return status
