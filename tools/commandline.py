@@ -157,7 +157,10 @@ def _pytest(places: Places, steps: Steps, arguments: Sequence[str]) -> int:
     variables = {"PATH": places.path_variable(), "VIRTUAL_ENV": str(places.venv)}
     options = [*IN_PARALLEL, *arguments]
     with temporary_directory() as directory, steps.step("tests", " ".join(("pytest", *options))) as step:
-        environment = with_variables(variables | ({"TMPDIR": str(directory)} if directory else {}))
+        if directory:
+            variables["TMPDIR"] = str(directory)
+            options.insert(0, f"--basetemp={directory / 't'}")
+        environment = with_variables(variables)
         status = step.show([places.python, "-m", "pytest", *options], cwd=places.root, env=environment)
     steps.say(steps.table())
     return status

@@ -18,8 +18,8 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nobody else can write to the di
 ROOM = 4 * 2**30
 """Bytes; `make test` was seen to need 0.8 GB of them."""
 
-NAME = "llama-on-modal-"
-"""Then the process id of the command whose directory it is."""
+NAME = "lom-"
+"""Then the process id of the command whose directory it is. Short: the paths of sockets below it end at 108 bytes."""
 
 
 @contextmanager
