@@ -32,10 +32,10 @@ def temporary_directory(parent: Path = SHARED_MEMORY, room: int = ROOM) -> Itera
     if "TMPDIR" in os.environ or not _serves(parent, room):
         yield None
         return
-    for left in parent.glob(f"{NAME}*"):
-        if not Path("/proc", left.name.removeprefix(NAME)).exists():
-            shutil.rmtree(left, ignore_errors=True)
     directory = parent / f"{NAME}{os.getpid()}"
+    for left in parent.glob(f"{NAME}*"):
+        if left == directory or not Path("/proc", left.name.removeprefix(NAME)).exists():
+            shutil.rmtree(left, ignore_errors=True)
     directory.mkdir(mode=0o711)  # what is in it may be made for another user, as below /tmp
     try:
         yield directory

@@ -57,9 +57,11 @@ def test_what_a_killed_command_left_goes_and_what_a_running_one_has_stays(tmp_pa
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     left, used = tmp_path / f"{NAME}{ended.pid}", tmp_path / f"{NAME}{os.getppid()}"
-    left.mkdir()
-    (left / "file").touch()
-    used.mkdir()
+    of_the_same_id = tmp_path / f"{NAME}{os.getpid()}"
+    for directory in (left, used, of_the_same_id):
+        directory.mkdir()
+        (directory / "file").touch()
     with temporary_directory(tmp_path, SMALL):
         assert not left.exists()
-        assert used.exists()
+        assert (used / "file").exists()
+        assert list(of_the_same_id.iterdir()) == []

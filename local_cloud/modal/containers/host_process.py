@@ -59,6 +59,7 @@ class HostProcess:
         assert self._process.stderr is not None
         self._outputs = _Lines(1, on_output), _Lines(2, on_output)
         pipes = self._process.stdout, self._process.stderr
+        # kept, because an event loop holds its tasks by weak references only
         self._connecting = [lines.read(pipe) for lines, pipe in zip(self._outputs, pipes, strict=True)]
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._watch()
